@@ -1,0 +1,42 @@
+"""`geohsal config show` and `geohsal config schema`."""
+
+import json
+
+import click
+
+from geohsal.cli import options
+from geohsal.cli.report import Report
+
+
+@click.group("config", no_args_is_help=False)
+def command() -> None:
+    """Show the settings or their schema."""
+
+
+@command.command("show")
+@options.config
+@options.overrides
+@options.seed
+@options.reporting
+def show(
+    config_source: str | None, *, overrides: tuple[str, ...], seed: int | None, report: Report
+) -> None:
+    """Print all settings as YAML, as a run would take them."""
+    import yaml
+
+    from geohsal.cli.settings import new_settings
+    from geohsal.config import config_to_dict
+
+    quiet = Report(as_json=True)  # the choice of a preset would not be YAML
+    values = config_to_dict(new_settings(config_source, overrides, seed=seed, report=quiet))
+    report.result(values, yaml.safe_dump(values, sort_keys=False).splitlines())
+
+
+@command.command("schema")
+@options.reporting
+def schema(*, report: Report) -> None:
+    """Print the JSON Schema of the settings: types, defaults, bounds, meaning."""
+    from geohsal.config import config_schema
+
+    values = config_schema()
+    report.result(values, json.dumps(values, indent=2).splitlines())

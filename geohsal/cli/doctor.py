@@ -1,0 +1,28 @@
+"""`geohsal doctor`."""
+
+from pathlib import Path
+
+import click
+
+from geohsal.cli import options
+from geohsal.cli.report import Report
+
+BROKEN = 3
+
+
+@click.command("doctor")
+@click.option(
+    "--dir", "folder", type=options.PATH, default=Path(), help="Folder where runs will be written."
+)
+@options.reporting
+def command(folder: Path, *, report: Report) -> None:
+    """Say what this machine has, and what to do where it lacks something.
+
+    Exit code 3 if something that geohsal cannot work without is broken.
+    """
+    from geohsal.workflows.doctor import check_lines, doctor
+
+    checks = doctor(folder)
+    report.result({"checks": checks}, check_lines(checks))
+    if any(check.level == "bad" for check in checks):
+        raise click.exceptions.Exit(BROKEN)

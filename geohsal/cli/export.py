@@ -1,0 +1,50 @@
+"""`geohsal export`."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from geohsal.cli import options
+from geohsal.cli.report import Report
+
+
+@click.command("export")
+@options.run_argument
+@options.out_file
+@click.option(
+    "--what",
+    type=click.Choice(["refined", "final"]),
+    default="refined",
+    show_default=True,
+    help="refined: by class and source, undecided patches too; final: by class, answers burnt in.",
+)
+@click.option("--sieve", "sieve_px", type=click.IntRange(min=0), help="Drop patches below, pixels.")
+@click.option("--simplify", "simplify_px", type=click.FloatRange(min=0), help="Tolerance, pixels.")
+@options.overwrite
+@options.reporting
+def command(
+    run_dir: Path,
+    *,
+    out: Path,
+    what: Literal["refined", "final"],
+    sieve_px: int | None,
+    simplify_px: float | None,
+    overwrite: bool,
+    report: Report,
+) -> None:
+    """Write refined pseudo-labels, or the final map, of RUN as seamless polygons.
+
+    FILE ends in .gpkg (styled for QGIS), .parquet or .fgb.
+    """
+    from geohsal.workflows.export import export
+
+    summary = export(
+        run_dir,
+        out,
+        what=what,
+        sieve_px=sieve_px,
+        simplify_px=simplify_px,
+        overwrite=overwrite,
+    )
+    report.result(summary)

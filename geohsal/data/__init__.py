@@ -1,0 +1,1 @@
+"""Torch datasets over the tile index, augmentations, samplers, the Lightning data module."""

@@ -1,0 +1,31 @@
+"""The state of a pixel: every pixel of a scene is in exactly one (method: pixel states)."""
+
+from enum import IntEnum
+
+IGNORE_INDEX = 255
+"""The only label sentinel: unlabelled. Never a class, never nodata."""
+
+
+class PixelState(IntEnum):
+    """Code written to the state raster of a round."""
+
+    NODATA = 0
+    LABELLED = 1
+    TRUSTED = 2
+    CONFIRMED = 3
+    CORRECTED = 4
+    AMBIGUOUS = 5
+    NOVEL = 6
+
+
+UNDECIDED = (PixelState.AMBIGUOUS, PixelState.NOVEL)
+"""States that go to a person: PLAR could not decide."""
+
+
+class Split(IntEnum):
+    """Code of the split that a pixel belongs to; BUFFER pixels belong to none."""
+
+    BUFFER = 0
+    TRAIN = 1
+    VAL = 2
+    TEST = 3

@@ -1,0 +1,1 @@
+"""The room that opens files: manifest, rasters, labels, tables, GeoPackages, the run folder."""

@@ -1,0 +1,71 @@
+"""Write beside, then rename: a killed process leaves the old file or the new one, never half."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from geohsal.errors import DataError
+
+PART = ".part"
+"""Marks names that are not finished; anything with it may be deleted."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` (same suffix) that takes its place if the block succeeds.
+
+    Raises:
+        DataError: the folder cannot be written or the disk is full.
+    """
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{PART}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        _sync(part)
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):  # cleaning up must not hide the error itself
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def _sync(part: Path) -> None:
+    if part.is_dir():
+        return
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, "utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (sorted keys, two spaces) whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that geohsal wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None

@@ -1,0 +1,90 @@
+"""Labels and truth on the scene's own grid, from polygons or rasters in any CRS."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+from numpy.typing import NDArray
+from pyogrio.errors import DataSourceError
+
+from geohsal.errors import LabelError
+from geohsal.geo.scene import ClassInfo, Scene
+from geohsal.io.class_values import class_values
+from geohsal.io.gdal import is_remote
+from geohsal.io.label_raster import grid_regions, raster_classes
+from geohsal.io.label_vector import burn_shapes, vector_shapes
+from geohsal.io.manifest import LabelSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRaster:
+    """Labels of one scene (row, col): class ids (255 unlabelled) and region numbers (0 none).
+
+    A region is one feature (numbered by fid among those with a class) or, for label rasters, one
+    grid cell with labels (numbered row by row); numbers start at 1. `issues` are lines for people.
+    """
+
+    classes: NDArray[np.uint8]
+    regions: NDArray[np.int32]
+    issues: tuple[str, ...] = ()
+
+
+def read_labels(
+    source: LabelSource, scene: Scene, classes: Sequence[ClassInfo], *, region_px: int, where: str
+) -> LabelRaster:
+    """Labels of a scene, polygons burnt by pixel centre, rasters by the nearest pixel.
+
+    Args:
+        source: the manifest's entry.
+        scene: the grid that labels are brought onto.
+        classes: the manifest's classes.
+        region_px: side of the grid cells that cut label rasters into regions.
+        where: opens every message, for example "scene 'north': labels".
+
+    Raises:
+        LabelError: missing, unreadable, in the wrong place, or with unknown values or classes.
+        GeoreferenceError: there is no way from the labels' CRS to the scene's.
+    """
+    where = f"{where}: {source.path}"
+    values = class_values(source, classes)
+    if not _is_vector(source, where=where):
+        found, issues = raster_classes(source.path, scene, values, where=where)
+        return LabelRaster(
+            classes=found,
+            regions=grid_regions(found, region_px=region_px),
+            issues=tuple(issues),
+        )
+    shapes = vector_shapes(source, scene, values, where=where)
+    found, regions, issues = burn_shapes(
+        shapes, scene, last_wins=source.overlap == "last", where=where
+    )
+    return LabelRaster(classes=found, regions=regions, issues=tuple(issues))
+
+
+def read_truth(
+    source: LabelSource, scene: Scene, classes: Sequence[ClassInfo], *, where: str
+) -> NDArray[np.uint8]:
+    """Full ground truth of a scene: class ids (row, col), 255 where there is none.
+
+    Raises:
+        LabelError: missing, unreadable, in the wrong place, or with unknown values or classes.
+    """
+    if not _is_vector(source, where=f"{where}: {source.path}"):
+        values = class_values(source, classes)
+        return raster_classes(source.path, scene, values, where=f"{where}: {source.path}")[0]
+    return read_labels(source, scene, classes, region_px=1, where=where).classes
+
+
+def _is_vector(source: LabelSource, *, where: str) -> bool:
+    """Whether a file holds vector layers; what GDAL cannot open as such is tried as a raster."""
+    local = not is_remote(source.path) and not source.path.startswith("/vsi")
+    if local and not Path(source.path).exists():
+        raise LabelError(f"{where}: no such file; correct the path in the manifest")
+    if source.layer is not None or source.field is not None:
+        return True
+    try:
+        return len(pyogrio.list_layers(source.path)) > 0
+    except (DataSourceError, OSError):
+        return False

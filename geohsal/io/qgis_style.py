@@ -1,0 +1,195 @@
+"""The four review layers as QGIS shows them: one QML body each, for GeoPackage and project."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+from geohsal.geo.scene import ClassInfo
+from geohsal.io import review_schema as schema
+from geohsal.io.qgis_form import Constraint, Form, form_elements
+from geohsal.io.qgis_symbols import (
+    Category,
+    casing,
+    categorised,
+    class_categories,
+    fill,
+    labels,
+    outline,
+)
+from geohsal.io.review_schema import Layer
+
+DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+UNASSIGNED = "#ffd400"
+_HEAD = {
+    "version": "3.22.0",
+    "styleCategories": "AllStyleCategories",
+    "simplifyDrawingHints": "1",
+    "simplifyLocal": "1",
+    "simplifyDrawingTol": "1",
+    "simplifyMaxScale": "1",
+    "simplifyAlgorithm": "0",
+    "minScale": "100000000",
+    "maxScale": "0",
+    "hasScaleBasedVisibilityFlag": "0",
+    "symbologyReferenceScale": "-1",
+}
+_MULTI_POLYGON = "2"
+
+_REGION_FORM = Form(
+    null_label="— as the answers inside say —",
+    groups={
+        "Decide": ("status", "assigned_class", "notes"),
+        "Why here": (
+            "rank",
+            "reason",
+            "teacher_class",
+            "plar_class",
+            "error_probability",
+            "undecided_share",
+            "margin",
+            "score",
+        ),
+        "Region": (
+            "region_id",
+            "scene_id",
+            "round",
+            "pixels",
+            "area_m2",
+            "cost_min",
+            "audit",
+            "reviewed_by",
+            "reviewed_ms",
+        ),
+    },
+    defaults={
+        "status": """if("status" = 'todo' and "assigned_class" is not null, 'done', "status")""",
+        "reviewed_by": "coalesce(nullif(@user_full_name, ''), @user_account_name)",
+        "reviewed_ms": "epoch(now())",
+    },
+    constraints={
+        "status": Constraint(not_null=True, hard=True),
+        "assigned_class": Constraint(
+            expression=""""assigned_class" is null or "status" = 'done'""",
+            message="A class counts only where the status is Done",
+        ),
+    },
+    sort='"rank"',
+    preview="""lpad("rank", 4, '0') || ' ' || coalesce("status", '')""",
+    map_tip="""<b>[% "rank" %] [% "region_id" %]</b><br>[% "reason" %]<br>[% "status" %]""",
+)
+
+_ANSWER_FORM = Form(
+    null_label="— as suggested —",
+    groups={
+        "Decide": ("assigned_class", "notes"),
+        "Suggestion": ("suggested_class", "source", "answer_id", "region_id", "scene_id"),
+    },
+    constraints={
+        "assigned_class": Constraint(
+            expression='coalesce("assigned_class", "suggested_class") is not null',
+            message="Choose a class",
+            hard=True,
+        ),
+    },
+    sort='"answer_id"',
+    preview="""coalesce("answer_id", 'added')""",
+)
+
+_FORMS = {schema.REGIONS: _REGION_FORM, schema.ANSWERS: _ANSWER_FORM}
+
+
+def layer_body(layer: Layer, classes: Sequence[ClassInfo]) -> list[ET.Element]:
+    """QML elements of a layer: colours, labels, form; the same in a GeoPackage and a project."""
+    form = _FORMS.get(layer.name, Form(preview='"scene_id"'))
+    body = [_renderer(layer, classes)]
+    if layer.name == schema.REGIONS:
+        body.append(labels('"rank"'))
+    body += form_elements(layer, form, classes)
+    kind = ET.Element("layerGeometryType")
+    kind.text = _MULTI_POLYGON
+    return [*body, kind]
+
+
+def layer_qml(layer: Layer, classes: Sequence[ClassInfo]) -> str:
+    """A whole QML document, as `layer_styles.styleQML` holds it."""
+    root = ET.Element(
+        "qgis",
+        {
+            **_HEAD,
+            "readOnly": str(int(not layer.editable)),
+            "labelsEnabled": str(int(layer.name == schema.REGIONS)),
+        },
+    )
+    root.extend(layer_body(layer, classes))
+    return DOCTYPE + ET.tostring(root, encoding="unicode")
+
+
+def _renderer(layer: Layer, classes: Sequence[ClassInfo]) -> ET.Element:
+    if layer.name == schema.REGIONS:
+        return _regions(classes)
+    if layer.name == schema.ANSWERS:
+        return _answers(classes)
+    if layer.name == schema.UNDECIDED:
+        return _undecided()
+    return _class_areas(classes)
+
+
+def _regions(classes: Sequence[ClassInfo]) -> ET.Element:
+    """Outlines: dashed while to do, dotted where left open, in the colour of an assigned class."""
+    dash = {
+        "outlineStyle": "case when \"status\" = 'todo' then 'dash' "
+        "when \"status\" = 'done' then 'solid' else 'dot' end"
+    }
+    strokes = {
+        info.class_id: (
+            outline(casing(info.color), 1.8, alpha=220),
+            outline(info.color, 1.0, computed=dash),
+        )
+        for info in classes
+    }
+    rest = (outline("#000000", 1.6, alpha=200), outline(UNASSIGNED, 0.8, computed=dash))
+    other = Category(value="", label="as the answers say", strokes=rest)
+    return categorised("assigned_class", [*class_categories(classes, strokes), other])
+
+
+def _answers(classes: Sequence[ClassInfo]) -> ET.Element:
+    """Thin outlines that leave the image visible; what a person reclassed is filled."""
+    changed = {"fillStyle": "if(\"assigned_class\" is null, 'no', 'solid')"}
+    strokes = {
+        info.class_id: (
+            outline(casing(info.color), 0.9, alpha=200),
+            fill(info.color, 110, width=0.5, computed=changed),
+        )
+        for info in classes
+    }
+    lost = Category(value="", label="no class", strokes=(outline("#ff00ff", 1.2),))
+    by_class = class_categories(classes, strokes)
+    return categorised('coalesce("assigned_class", "suggested_class")', [*by_class, lost])
+
+
+def _undecided() -> ET.Element:
+    return categorised(
+        "state",
+        [
+            Category(
+                value="AMBIGUOUS",
+                label="ambiguous: two classes fit",
+                strokes=(fill("#ff7f00", 170, style="b_diagonal", width=0.3),),
+            ),
+            Category(
+                value="NOVEL",
+                label="novel: no class fits",
+                strokes=(fill("#e6007e", 170, style="diagonal_x", width=0.3),),
+            ),
+        ],
+    )
+
+
+def _class_areas(classes: Sequence[ClassInfo]) -> ET.Element:
+    """See-through areas; corrected ones have a dark edge."""
+    edge = {
+        "outlineStyle": "if(\"source\" = 'corrected', 'solid', 'no')",
+        "outlineColor": "'#303030'",
+    }
+    strokes = {info.class_id: (fill(info.color, 90, width=0.3, computed=edge),) for info in classes}
+    other = Category(value="", label="no class", strokes=(fill("#808080", 90),))
+    return categorised("class_id", [*class_categories(classes, strokes), other])

@@ -1,0 +1,1 @@
+"""Fused operators, one folder each: a float64 reference, the torch path, one custom op."""

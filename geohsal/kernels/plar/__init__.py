@@ -1,0 +1,10 @@
+"""PLAR scores: nearest classes of each pixel by two distances, and what they decide."""
+
+from geohsal.kernels.plar.op import plar_scores as plar_scores
+from geohsal.kernels.plar.operands import NO_CLASS as NO_CLASS
+from geohsal.kernels.plar.operands import Decision as Decision
+from geohsal.kernels.plar.operands import PlarOperands as PlarOperands
+from geohsal.kernels.plar.operands import PlarScores as PlarScores
+from geohsal.kernels.plar.operands import Rule as Rule
+from geohsal.kernels.plar.operands import fold_operands as fold_operands
+from geohsal.kernels.plar.reference import reference_scores as reference_scores

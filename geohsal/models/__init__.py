@@ -1,0 +1,1 @@
+"""The segmenter (encoder, decoder, error-mask decoder), its EMA teacher and its friend."""

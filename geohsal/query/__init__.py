@@ -1,0 +1,1 @@
+"""Acquisition functions, candidate regions, selection under a budget, the oracle."""

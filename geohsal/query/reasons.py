@@ -1,0 +1,85 @@
+"""Why a region is asked, and what a selection could not keep to: short lines for people."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from geohsal.config import QueryConfig
+from geohsal.geo.budget import Budget
+from geohsal.query.basket import Basket, Why
+from geohsal.query.regions import Candidates
+
+
+def describe(
+    candidates: Candidates,
+    index: int,
+    *,
+    why: Why,
+    strategy: str,
+    class_names: Sequence[str],
+) -> str:
+    """One short line for a reviewer; classes by name."""
+    if why == "audit":
+        return "random audit"
+    if why == "random":
+        return "fill-in at random"
+    error = f"predicted error {candidates.mean_error[index]:.2f}"
+    if why == "error":
+        return f"fill-in by {error}"
+    if strategy == "plar":
+        return f"{_undecided(candidates, index, class_names)}, {error}"
+    mean = float(candidates.score_sum[index]) / float(candidates.pixels[index])
+    return _BY_STRATEGY[strategy](mean)
+
+
+_BY_STRATEGY: Mapping[str, Callable[[float], str]] = {
+    "random": lambda mean: "random choice",
+    "entropy": lambda mean: f"mean entropy {mean:.2f}",
+    "margin": lambda mean: f"two best classes close together: mean {mean:.2f}",
+    "least_confidence": lambda mean: f"mean confidence {1 - mean:.2f}",
+    "emd": lambda mean: f"predicted error {mean:.2f}",
+}
+
+
+def _undecided(candidates: Candidates, index: int, class_names: Sequence[str]) -> str:
+    ambiguous = float(candidates.ambiguous_share[index])
+    novel = float(candidates.novel_share[index])
+    if ambiguous + novel == 0:
+        return "teacher and friend disagree"
+    kinds = []
+    if ambiguous > 0:
+        names = [class_names[c] for c in candidates.ambiguous[index] if c >= 0]
+        kinds.append(" ".join(["ambiguous", "/".join(names)]).strip())
+    if novel > 0:
+        kinds.append("unlike any labelled class")
+    if novel > ambiguous:
+        kinds.reverse()
+    share = 100 * (ambiguous + novel)
+    amount = f"{share:.0f} %" if share >= 1 else "less than 1 %"
+    return f"{amount} undecided ({'; '.join(kinds)})"
+
+
+def notes_of(basket: Basket, *, budget: Budget, config: QueryConfig) -> tuple[str, ...]:
+    """What the user should know of a finished selection; empty where all went as asked."""
+    notes = []
+    if basket.close:
+        notes.append(
+            f"{basket.close} of {len(basket)} regions lie closer than query.exclusion "
+            f"{config.exclusion:g}: the pool holds no others"
+        )
+    by_error, by_lot = basket.why.count("error"), basket.why.count("random")
+    if by_error or by_lot:
+        notes.append(
+            "nothing undecided was free for part of the budget: "
+            f"{basket.why.count('score')} by score, {by_error} by predicted error, "
+            f"{by_lot} at random"
+        )
+    if basket.left > 0:
+        notes.append(f"{budget.describe(basket.left)} left of {budget.text}: {_rest(basket)}")
+    return tuple(notes)
+
+
+def _rest(basket: Basket) -> str:
+    if not basket.unused.any():
+        return "the whole pool is in the query"
+    if basket.capped:
+        return "other regions lie in tiles that reached query.tile_cap"
+    return "no other region fits"

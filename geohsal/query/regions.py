@@ -1,0 +1,150 @@
+"""Candidate regions: cells of a grid anchored at each scene's origin, and what is known of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geohsal.geo.scene import Tile
+
+
+def region_id(scene_id: str, row: int, *, col: int, region_px: int) -> str:
+    """Stable name of a region: scene, side of the grid in pixels, cell."""
+    return f"{scene_id}-g{region_px}-r{row:05d}-c{col:05d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Regions that may be asked about, of one or more scenes; one entry of each array per region.
+
+    `scene` indexes `scene_ids`; `row` and `col` count cells from the scene's origin;
+    `cell_height` and `cell_width` are pixels, smaller than `region_px` only at a raster's edge.
+    `pixels` counts the pool pixels of the cell, and every statistic is over these alone:
+    `score_sum` sums the acquisition map, `mean_error` and the shares are means, `margin` is the
+    mean PLAR margin where PLAR was asked (else 0), `teacher_class` and `plar_class` are the most
+    frequent classes (-1: PLAR was nowhere asked), `ambiguous` (region, 2) the two classes most
+    named at AMBIGUOUS pixels (-1 none), `answers` the expected number of answer polygons,
+    `features` (region, feature) the mean features.
+    """
+
+    scene_ids: tuple[str, ...]
+    region_px: int
+    scene: NDArray[np.int32]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    cell_height: NDArray[np.int32]
+    cell_width: NDArray[np.int32]
+    pixels: NDArray[np.int64]
+    score_sum: NDArray[np.float64]
+    mean_error: NDArray[np.float64]
+    ambiguous_share: NDArray[np.float64]
+    novel_share: NDArray[np.float64]
+    margin: NDArray[np.float64]
+    teacher_class: NDArray[np.int16]
+    plar_class: NDArray[np.int16]
+    ambiguous: NDArray[np.int16]
+    answers: NDArray[np.int32]
+    features: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scene)
+
+    @property
+    def undecided_share(self) -> NDArray[np.float64]:
+        """Share of AMBIGUOUS and NOVEL pixels."""
+        return self.ambiguous_share + self.novel_share
+
+    def scene_id(self, index: int) -> str:
+        """Scene of one region."""
+        return self.scene_ids[int(self.scene[index])]
+
+    def region_id(self, index: int) -> str:
+        """Stable name of one region."""
+        return region_id(
+            self.scene_id(index),
+            int(self.row[index]),
+            col=int(self.col[index]),
+            region_px=self.region_px,
+        )
+
+    def window(self, index: int) -> Window:
+        """The cell of one region on its scene's grid, clipped to the scene."""
+        return Window(
+            int(self.col[index]) * self.region_px,
+            int(self.row[index]) * self.region_px,
+            int(self.cell_width[index]),
+            int(self.cell_height[index]),
+        )
+
+    def take(self, indices: NDArray[np.integer] | Sequence[int]) -> "Candidates":
+        """The regions at these indices, in this order."""
+        index = np.asarray(indices, dtype=np.intp)
+        return replace(self, **{name: getattr(self, name)[index] for name in _array_names()})
+
+
+def join_candidates(parts: Sequence[Candidates]) -> Candidates:
+    """One table from the tables of several scenes, or of several shares of the work.
+
+    Raises:
+        ValueError: there is no part, or the parts have other grids.
+    """
+    if len({part.region_px for part in parts}) != 1:
+        raise ValueError("candidate tables to join must have one region size")
+    scene_ids = tuple(sorted({scene_id for part in parts for scene_id in part.scene_ids}))
+    codes = [
+        np.array([scene_ids.index(name) for name in part.scene_ids], dtype=np.int32)
+        for part in parts
+    ]
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in _array_names()
+    }
+    arrays["scene"] = np.concatenate(
+        [code[part.scene] for code, part in zip(codes, parts, strict=True)]
+    )
+    return Candidates(scene_ids=scene_ids, region_px=parts[0].region_px, **arrays)
+
+
+def _array_names() -> list[str]:
+    return [f.name for f in fields(Candidates) if f.name not in ("scene_ids", "region_px")]
+
+
+def tiles_of(candidates: Candidates, tiles: Sequence[Tile]) -> NDArray[np.str_]:
+    """Tile id of each candidate: the tile whose core holds the centre pixel of its cell."""
+    found = np.full(len(candidates), -1, dtype=np.int64)
+    px = candidates.region_px
+    row = candidates.row.astype(np.int64) * px + candidates.cell_height // 2
+    col = candidates.col.astype(np.int64) * px + candidates.cell_width // 2
+    for code, scene_id in enumerate(candidates.scene_ids):
+        inside = np.flatnonzero(candidates.scene == code)
+        if inside.size:
+            found[inside] = _core_at(tiles, scene_id, row=row[inside], col=col[inside], px=px)
+    if (found < 0).any():
+        missing = candidates.region_id(int(np.argmin(found)))
+        raise ValueError(f"no tile core holds the centre of region {missing}")
+    return np.array([tile.tile_id for tile in tiles] or [""])[found]
+
+
+def _core_at(
+    tiles: Sequence[Tile],
+    scene_id: str,
+    *,
+    row: NDArray[np.int64],
+    col: NDArray[np.int64],
+    px: int,
+) -> NDArray[np.int64]:
+    """Index of the tile at each pixel; cores are painted on a grid of their own edges."""
+    cores = [(i, tile.core) for i, tile in enumerate(tiles) if tile.scene_id == scene_id]
+    row_edges = np.unique([e for _, c in cores for e in (c.row_off, c.row_off + c.height)])
+    col_edges = np.unique([e for _, c in cores for e in (c.col_off, c.col_off + c.width)])
+    if not cores:
+        return np.full(len(row), -1, dtype=np.int64)
+    owner = np.full((len(row_edges) + 1, len(col_edges) + 1), -1, dtype=np.int64)
+    for index, core in cores:
+        top, bottom = np.searchsorted(row_edges, (core.row_off, core.row_off + core.height))
+        left, right = np.searchsorted(col_edges, (core.col_off, core.col_off + core.width))
+        owner[top + 1 : bottom + 1, left + 1 : right + 1] = index
+    at_row = np.searchsorted(row_edges, row, side="right")
+    at_col = np.searchsorted(col_edges, col, side="right")
+    return owner[at_row, at_col]

@@ -1,0 +1,255 @@
+"""Selection of a round's regions under a budget: some by lot for audit, the rest by worth."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geohsal.config import QueryConfig
+from geohsal.errors import BudgetError, RunError
+from geohsal.geo.budget import Budget
+from geohsal.geo.scene import QueryRegion
+from geohsal.query.basket import Basket, Pool, cell_order
+from geohsal.query.choice import choose
+from geohsal.query.costs import cost_text
+from geohsal.query.draws import cell_draws
+from geohsal.query.reasons import describe, notes_of
+from geohsal.query.regions import Candidates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The regions of a round, best first, audit regions spread evenly among them.
+
+    `chosen` indexes the candidate table; `audit`, `scores` and `reasons` run along it. `spent`
+    and `remainder` are in the budget's unit; `notes` say where a rule could not be kept or the
+    budget not be used.
+    """
+
+    chosen: NDArray[np.intp]
+    audit: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    reasons: tuple[str, ...]
+    spent: float
+    remainder: float
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
+def select(
+    candidates: Candidates,
+    costs: NDArray[np.float64],
+    *,
+    budget: Budget,
+    config: QueryConfig,
+    seed: int,
+    tiles: Sequence[str] | NDArray[np.str_],
+    class_names: Sequence[str],
+) -> Selection:
+    """Choose regions for one round (method 3.6, 3.7). The order of `candidates` changes nothing.
+
+    A share of the budget goes to audit regions drawn uniformly from the pool; the rest by
+    score(g) = sum a(u) / cost(g): k-centre on mean features among the best, then by score, then
+    by predicted error, then by lot. Budget and tile cap are never broken; the exclusion distance
+    only where the pool has nothing else to offer.
+
+    Args:
+        candidates: the pool, of all scenes.
+        costs: cost of each candidate in the budget's unit (`costs.region_costs`), above 0.
+        budget: what may be spent.
+        config: the section `query`.
+        seed: of run and round.
+        tiles: tile id of each candidate (`regions.tiles_of`).
+        class_names: names for the reasons, by class id.
+
+    Raises:
+        RunError: the pool is empty.
+        BudgetError: the budget is below the cheapest region.
+    """
+    _check(candidates, costs, budget=budget, tiles=tiles)
+    pool = _pool(candidates, costs, config=config, seed=seed, tiles=tiles)
+    features = candidates.features[pool.origin]
+    basket = choose(pool, features, amount=budget.amount, config=config)
+    ranked = _rank(pool, basket)
+    items = np.array([basket.items[i] for i in ranked], dtype=np.intp)
+    why = [basket.why[i] for i in ranked]
+    chosen = pool.origin[items]
+    return Selection(
+        chosen=chosen,
+        audit=np.array([reason == "audit" for reason in why]),
+        scores=pool.score[items],
+        reasons=tuple(
+            describe(candidates, int(i), why=w, strategy=config.strategy, class_names=class_names)
+            for i, w in zip(chosen, why, strict=True)
+        ),
+        spent=basket.spent,
+        remainder=basket.left,
+        notes=notes_of(basket, budget=budget, config=config),
+    )
+
+
+def to_query_regions(
+    candidates: Candidates,
+    selection: Selection,
+    *,
+    masks: Sequence[NDArray[np.bool_]],
+    round_index: int,
+    areas_m2: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+) -> list[QueryRegion]:
+    """The chosen regions as values, in rank order from 1.
+
+    Args:
+        candidates: the table that was selected from.
+        selection: what was chosen.
+        masks: pool pixels (row, col) of the cell of each chosen region, in rank order.
+        round_index: round of the query.
+        areas_m2: ground area of each candidate; NaN where it has none.
+        seconds: of a reviewer, for each candidate.
+
+    Raises:
+        ValueError: a mask does not hold the pixels that were charged.
+    """
+    return [
+        _query_region(
+            candidates,
+            selection,
+            place=place,
+            mask=mask,
+            round_index=round_index,
+            area_m2=float(areas_m2[index]),
+            seconds=float(seconds[index]),
+        )
+        for place, (index, mask) in enumerate(zip(selection.chosen, masks, strict=True))
+    ]
+
+
+def _query_region(
+    candidates: Candidates,
+    selection: Selection,
+    *,
+    place: int,
+    mask: NDArray[np.bool_],
+    round_index: int,
+    area_m2: float,
+    seconds: float,
+) -> QueryRegion:
+    index = int(selection.chosen[place])
+    name, cell = candidates.region_id(index), candidates.window(index)
+    if mask.shape != (cell.height, cell.width) or mask.sum() != candidates.pixels[index]:
+        raise ValueError(
+            f"region {name}: its mask is {mask.shape} with {mask.sum()} pixels, expected "
+            f"{(cell.height, cell.width)} with {candidates.pixels[index]}"
+        )
+    plar_class = int(candidates.plar_class[index])
+    return QueryRegion(
+        region_id=name,
+        scene_id=candidates.scene_id(index),
+        round=round_index,
+        rank=place + 1,
+        cell=cell,
+        mask=mask,
+        score=float(selection.scores[place]),
+        reason=selection.reasons[place],
+        error_probability=float(candidates.mean_error[index]),
+        undecided_share=float(candidates.undecided_share[index]),
+        teacher_class=int(candidates.teacher_class[index]),
+        plar_class=None if plar_class < 0 else plar_class,
+        margin=float(candidates.margin[index]),
+        area_m2=None if math.isnan(area_m2) else area_m2,
+        cost_min=seconds / 60,
+        audit=bool(selection.audit[place]),
+    )
+
+
+def _check(
+    candidates: Candidates,
+    costs: NDArray[np.float64],
+    *,
+    budget: Budget,
+    tiles: Sequence[str] | NDArray[np.str_],
+) -> None:
+    if not len(candidates) == len(costs) == len(tiles):
+        raise ValueError("candidates, costs and tiles must be equally many")
+    if not len(candidates):
+        raise RunError(
+            "nothing is left to ask: no train cell holds enough valid, unlabelled pixels; add "
+            "scenes to the manifest, or lower query.min_share"
+        )
+    if not (np.isfinite(costs) & (costs > 0)).all():
+        raise ValueError("costs must be finite and above 0")
+    cheapest = int(np.argmin(costs))
+    if costs[cheapest] > budget.amount:
+        price = cost_text(float(costs[cheapest]), budget.unit)
+        raise BudgetError(
+            f"budget {budget.text}: buys nothing, the cheapest of {len(costs)} regions costs "
+            f"{price}; give at least {price}"
+        )
+
+
+def _pool(
+    candidates: Candidates,
+    costs: NDArray[np.float64],
+    *,
+    config: QueryConfig,
+    seed: int,
+    tiles: Sequence[str] | NDArray[np.str_],
+) -> Pool:
+    order, scene = cell_order(candidates)
+    row, col = candidates.row.astype(np.int64), candidates.col.astype(np.int64)
+    cell = (scene * (int(row.max()) + 1) + row) * (int(col.max()) + 1) + col
+    tile = np.unique(np.asarray(tiles), return_inverse=True)[1]
+    return Pool(
+        origin=order,
+        scene=scene[order],
+        row=row[order],
+        col=col[order],
+        cell=cell[order],
+        tile=tile.astype(np.int64)[order],
+        cost=costs.astype(np.float64)[order],
+        score=_scores(candidates, costs, strategy=config.strategy)[order],
+        error=candidates.mean_error[order],
+        draw=_draws(candidates, seed=seed, purpose="audit")[order],
+        lot=_draws(candidates, seed=seed, purpose="fill")[order],
+    )
+
+
+def _scores(
+    candidates: Candidates, costs: NDArray[np.float64], *, strategy: str
+) -> NDArray[np.float64]:
+    """Sum of a(u) over cost; a random draw is worth the same whatever the region costs."""
+    per = candidates.pixels if strategy == "random" else costs
+    scores: NDArray[np.float64] = candidates.score_sum / per
+    return scores
+
+
+def _draws(candidates: Candidates, *, seed: int, purpose: str) -> NDArray[np.float64]:
+    draws = np.empty(len(candidates))
+    for code, scene_id in enumerate(candidates.scene_ids):
+        at = candidates.scene == code
+        draws[at] = cell_draws(
+            scene_id, candidates.row[at], cols=candidates.col[at], seed=seed, purpose=purpose
+        )
+    return draws
+
+
+def _rank(pool: Pool, basket: Basket) -> list[int]:
+    """Places in the basket in rank order: by score, then error; audits at even distances."""
+    audit = [i for i, why in enumerate(basket.why) if why == "audit"]
+    rest = [i for i, why in enumerate(basket.why) if why != "audit"]
+
+    def worth(place: int) -> tuple[float, float, int]:
+        item = basket.items[place]
+        return -pool.score[item], -pool.error[item], item
+
+    rest.sort(key=worth)
+    total, ranked = len(basket), []
+    slots = {int((i + 0.5) * total / len(audit)): place for i, place in enumerate(audit)}
+    following = iter(rest)
+    for position in range(total):
+        ranked.append(slots[position] if position in slots else next(following))
+    return ranked

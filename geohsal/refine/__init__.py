@@ -1,0 +1,1 @@
+"""Class statistics, error-mask calibration and PLAR: pseudo-labels in, refined labels out."""

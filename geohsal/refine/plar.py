@@ -1,0 +1,143 @@
+"""Pseudo-label auto-refinement: suspects in, refined labels and pixel states out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geohsal.config import PlarConfig
+from geohsal.geo.states import PixelState
+from geohsal.kernels.plar import (
+    NO_CLASS,
+    Decision,
+    PlarOperands,
+    PlarScores,
+    Rule,
+    fold_operands,
+    plar_scores,
+)
+from geohsal.refine.statistics import ClassStatistics
+from geohsal.refine.thresholds import Thresholds
+
+_STATE_OF = {
+    Decision.INVALID: PixelState.NOVEL,  # a valid pixel with features like nothing known
+    Decision.CONFIRMED: PixelState.CONFIRMED,
+    Decision.CORRECTED: PixelState.CORRECTED,
+    Decision.AMBIGUOUS: PixelState.AMBIGUOUS,
+    Decision.NOVEL: PixelState.NOVEL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Refinement:
+    """Refined pseudo-labels of N pixels.
+
+    `plar_class` is 255 and `margin` 0 where PLAR did not look (trusted pixels) or found nothing.
+    Undecided pixels keep the teacher's label.
+    """
+
+    labels: Tensor  # [N], type of the pseudo-labels
+    states: Tensor  # [N] uint8, PixelState
+    plar_class: Tensor  # [N] uint8
+    margin: Tensor  # [N] float32, second score minus best
+
+
+def plar_operands(
+    statistics: ClassStatistics, thresholds: Thresholds, config: PlarConfig
+) -> PlarOperands:
+    """Constants of the operator; the same for all pixels until statistics are refreshed.
+
+    The Euclidean space is that of the components for the faithful rule, and the pooled-whitened
+    one for the robust rule. Priors are uniform over the classes that have labels.
+    """
+    tensors = {name: tensor.double() for name, tensor in statistics.to_tensors().items()}
+    limits = thresholds.to_tensors()
+    present = torch.from_numpy(statistics.present)
+    dim = statistics.dim
+    faithful = config.rule == "faithful"
+    return fold_operands(
+        center=tensors["center"],
+        projection=tensors["projection"],
+        feature_means=tensors["feature_means"],
+        whitening=tensors["whitening"],
+        euclid=torch.eye(dim, dtype=torch.float64) if faithful else tensors["pooled_whitening"],
+        logdet=tensors["logdet"],
+        log_prior=torch.where(present, -np.log(max(1, int(present.sum()))), -torch.inf),
+        gate=limits["gate"],
+        gated=limits["gated"],
+        margin=limits["margin"],
+        support=torch.from_numpy(statistics.supported(config.min_regions)),
+        abstain=limits["abstain"],
+        scale=float(statistics.scale[0]),
+    )
+
+
+def score(
+    features: Tensor, pseudo: Tensor, operands: PlarOperands, config: PlarConfig
+) -> PlarScores:
+    """Scores under the configured rule; rule `none` scores as robust."""
+    return plar_scores(
+        features,
+        pseudo,
+        operands,
+        rule=Rule.FAITHFUL if config.rule == "faithful" else Rule.ROBUST,
+        agreement=config.agreement,
+        chunk_pixels=config.chunk_pixels,
+    )
+
+
+def margin_of(scores: PlarScores, config: PlarConfig) -> Tensor:
+    """Lead [N] of the best class over the second under the rule's ranking; 0 without a second."""
+    ranked = scores.euclid if config.rule == "faithful" else scores.q
+    lead = ranked[:, 1] - ranked[:, 0]
+    return torch.where(torch.isfinite(lead), lead, 0.0)
+
+
+def refine(
+    features: Tensor,
+    pseudo: Tensor,
+    suspect: Tensor,
+    statistics: ClassStatistics,
+    thresholds: Thresholds,
+    config: PlarConfig,
+    *,
+    operands: PlarOperands | None = None,
+) -> Refinement:
+    """Labels and states of features [N, F] with pseudo-labels [N]; only suspects are looked at.
+
+    With rule `none` nothing is refined: suspects are AMBIGUOUS.
+
+    Args:
+        features: raw decoder features.
+        pseudo: the teacher's class ids.
+        suspect: [N] bool, error probability at or above the suspect threshold.
+        statistics: of the round.
+        thresholds: of the round.
+        config: PLAR settings.
+        operands: `plar_operands` of these three on the features' device, to save their making.
+    """
+    states = torch.full_like(pseudo, int(PixelState.TRUSTED), dtype=torch.uint8)
+    plar_class = torch.full_like(states, NO_CLASS)
+    margin = torch.zeros_like(states, dtype=torch.float32)
+    labels = pseudo.clone()
+    if config.rule == "none":
+        states[suspect] = int(PixelState.AMBIGUOUS)
+        return Refinement(labels=labels, states=states, plar_class=plar_class, margin=margin)
+    rows = suspect.nonzero()[:, 0]
+    if operands is None:
+        operands = plar_operands(statistics, thresholds, config).to(features.device)
+    scores = score(features[rows], pseudo[rows], operands, config)
+    states[rows] = _states(scores.code)
+    plar_class[rows] = scores.chosen
+    margin[rows] = margin_of(scores, config)
+    corrected = rows[scores.code == int(Decision.CORRECTED)]
+    labels[corrected] = plar_class[corrected].to(labels.dtype)
+    return Refinement(labels=labels, states=states, plar_class=plar_class, margin=margin)
+
+
+def _states(code: Tensor) -> Tensor:
+    table = torch.zeros(len(_STATE_OF), dtype=torch.uint8, device=code.device)
+    for decision, state in _STATE_OF.items():
+        table[int(decision)] = int(state)
+    return table[code.long()]

@@ -1,0 +1,1 @@
+"""Losses, one training step, the Lightning module, metrics, checkpoints."""

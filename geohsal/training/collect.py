@@ -1,0 +1,118 @@
+"""One frozen pass over the labelled regions: what the networks say where a person has spoken."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geohsal.data.dataset import CropSource
+from geohsal.data.index import LabelledRegion
+from geohsal.refine.statistics import LabelledPixels
+from geohsal.training.inference import Predictor, chunks
+
+CHUNK_STRIDES = 4
+"""A chunk is this many window strides a side: bounded memory, little work done twice."""
+
+
+class ScenePart(CropSource, Protocol):
+    """An open scene that can be closed."""
+
+    def close(self) -> None:
+        """Close its files."""
+
+
+def chunk_px(predictor: Predictor) -> int:
+    """Side of the chunks that whole-scene passes use."""
+    return CHUNK_STRIDES * predictor.grid.stride
+
+
+def collect_pixels(
+    predictor: Predictor,
+    open_scene: Callable[[str], ScenePart],
+    regions: Sequence[LabelledRegion],
+    *,
+    withheld: frozenset[str],
+    numbers: Sequence[int] | None = None,
+) -> LabelledPixels:
+    """Teacher features, labels and doubts at the sampled pixels of the labelled regions.
+
+    Args:
+        predictor: the frozen networks.
+        open_scene: opens a scene by id.
+        regions: the labelled regions with their sampled pixels.
+        withheld: keys of the regions that the supervised loss does not see.
+        numbers: region ids to report (unique over all scenes); default: position in `regions`.
+    """
+    ids = list(range(len(regions))) if numbers is None else list(numbers)
+    by_scene: dict[str, list[int]] = {}
+    for position, region in enumerate(regions):
+        by_scene.setdefault(region.scene_id, []).append(position)
+    parts: list[dict[str, NDArray[np.generic]]] = []
+    for scene_id in sorted(by_scene):
+        scene = open_scene(scene_id)
+        try:
+            points = _points(
+                [regions[i] for i in by_scene[scene_id]],
+                [ids[i] for i in by_scene[scene_id]],
+                withheld,
+            )
+            for chunk in chunks(scene.scene.height, scene.scene.width, size=chunk_px(predictor)):
+                part = _collect_chunk(predictor, scene, chunk, points)
+                if part is not None:
+                    parts.append(part)
+        finally:
+            scene.close()
+    merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    order = np.lexsort((merged.pop("col"), merged.pop("row"), merged["region"]))
+    return LabelledPixels(**{key: value[order] for key, value in merged.items()})
+
+
+def _points(
+    regions: Sequence[LabelledRegion], ids: Sequence[int], withheld: frozenset[str]
+) -> dict[str, NDArray[np.int64]]:
+    sizes = [len(region.classes) for region in regions]
+    pixels = np.concatenate([region.pixels for region in regions]).astype(np.int64)
+    return {
+        "row": pixels[:, 0],
+        "col": pixels[:, 1],
+        "label": np.concatenate([region.classes for region in regions]).astype(np.int64),
+        "region": np.repeat(np.asarray(ids, np.int64), sizes),
+        "withheld": np.repeat(
+            np.asarray([region.key in withheld for region in regions], np.int64), sizes
+        ),
+    }
+
+
+def _collect_chunk(
+    predictor: Predictor, scene: ScenePart, chunk: Window, points: dict[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.generic]] | None:
+    row0, col0 = int(chunk.row_off), int(chunk.col_off)
+    inside = (
+        (points["row"] >= row0)
+        & (points["row"] < row0 + chunk.height)
+        & (points["col"] >= col0)
+        & (points["col"] < col0 + chunk.width)
+    )
+    if not inside.any():
+        return None
+    rows, cols = points["row"][inside], points["col"][inside]
+    row0, col0 = int(rows.min()), int(cols.min())  # only the windows that the points need
+    box = Window(col0, row0, int(cols.max()) - col0 + 1, int(rows.max()) - row0 + 1)
+    output = predictor.predict(scene, box)
+    row = torch.from_numpy(points["row"][inside] - row0).to(predictor.device)
+    col = torch.from_numpy(points["col"][inside] - col0).to(predictor.device)
+    return {
+        "row": points["row"][inside],
+        "col": points["col"][inside],
+        "features": output.features[:, row, col].T.cpu().numpy(),
+        "label": points["label"][inside],
+        "region": points["region"][inside],
+        "withheld": points["withheld"][inside].astype(np.bool_),
+        "teacher": output.teacher[row, col].cpu().numpy(),
+        "confidence": output.confidence[row, col].cpu().numpy().astype(np.float64),
+        "error": output.error_logits[row, col].sigmoid().cpu().numpy().astype(np.float64),
+        "disagreement": output.disagree[row, col].cpu().numpy(),
+    }

@@ -1,0 +1,386 @@
+"""`geohsal query`: predict, refine, score, select; rasters and the review file of the round."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geohsal import __version__
+from geohsal.config import FORMAT_VERSION
+from geohsal.data.dataset import seed_of
+from geohsal.errors import RunError
+from geohsal.geo.budget import Budget, parse_budget
+from geohsal.geo.scene import QueryRegion, Scene, SceneMaps
+from geohsal.geo.states import PixelState
+from geohsal.io.atomic import read_json, replacing, write_json
+from geohsal.io.fingerprint import file_sha256
+from geohsal.io.geopackage import file_groups
+from geohsal.io.gpkg_read import is_edited
+from geohsal.io.review_file import write_review
+from geohsal.io.round_record import Answer, answers_path, write_answers, write_regions
+from geohsal.io.run import Round
+from geohsal.query.acquisition import class_weights
+from geohsal.query.costs import cost_seconds, region_areas_m2, region_costs
+from geohsal.query.regions import Candidates, join_candidates, tiles_of
+from geohsal.query.selection import Selection, select, to_query_regions
+from geohsal.training.maps import pool_mask
+from geohsal.training.model_io import Model, load_model
+from geohsal.workflows.asked import blocked_pixels, slices_of, unchanged
+from geohsal.workflows.context import RunContext, open_context
+from geohsal.workflows.progress import Progress, Silent
+from geohsal.workflows.round_rasters import read_maps, read_states, write_maps, write_view
+from geohsal.workflows.scene_pass import SceneJudges, ScenePass, scene_judges
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuerySummary:
+    """What a query asks; `changed` is False where it had been written before.
+
+    `spent` and `unspent` are in `unit`, the budget's; `area_ha` is None for local scenes.
+    `states` counts pixels per state over all scenes.
+    """
+
+    round: int
+    changed: bool
+    files: tuple[Path, ...]
+    regions: int
+    audit_regions: int
+    pixels: int
+    area_ha: float | None
+    minutes: float
+    budget: str
+    unit: str
+    spent: float
+    unspent: float
+    states: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def query(
+    run_dir: Path,
+    *,
+    budget: str | None = None,
+    overwrite: bool = False,
+    workers: int = 1,
+    device: str = "auto",
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> QuerySummary:
+    """Ask about the regions of the open round that are worth most within a budget.
+
+    Args:
+        run_dir: a run whose open round is trained.
+        budget: see `geohsal.geo.budget.parse_budget`; default: query.budget of the settings.
+        overwrite: choose again although the round is queried, while its review file is unedited.
+        workers: processes that judge chunks; changes nothing in the result.
+        device: auto, cpu, cuda or cuda:N.
+        dry_run: choose and tell, but write no review file.
+        progress: told of every chunk.
+
+    Raises:
+        RunError: the round is not trained, or queried with another request.
+        BudgetError: the budget cannot be read or buys nothing.
+    """
+    context = open_context(run_dir)
+    round_ = context.run.current
+    text = budget or context.config.query.budget
+    wanted = parse_budget(
+        text, pool_pixels=context.record.train_valid_pixels, local=context.record.local
+    )
+    if round_.step == "tiled":
+        raise RunError(
+            f"{run_dir}: round {round_.index} is not trained; run: geohsal train {run_dir}"
+        )
+    request = request_hash(context, round_, text)
+    if round_.step == "queried":
+        summary = _finished(round_, request, overwrite=overwrite, budget=text)
+        if summary is not None:
+            return summary
+    work = _Query(context, round_, load_model(round_.model_dir), request)
+    reporter = progress or Silent()
+    plan = ScenePass(
+        model_dir=round_.model_dir,
+        opener=context.opener,
+        config=context.config,
+        device=device,
+        blocked=work.blocked,
+    )
+    with scene_judges(plan, work.model, workers=workers) as judges:
+        candidates = work.judge_scenes(judges, reporter)
+    selection = work.select(candidates, wanted)
+    regions = work.regions(candidates, selection)
+    summary = work.summary(regions, selection, wanted)
+    if dry_run:
+        return summary
+    work.write(regions)
+    work.write_record(summary)
+    return summary
+
+
+def request_hash(context: RunContext, round_: Round, budget: str) -> str:
+    """Identifies a query: model, settings, labels and budget."""
+    digest = hashlib.sha256(unit_hash(context, round_).encode())
+    digest.update(f"budget {budget}".encode())
+    return digest.hexdigest()
+
+
+def unit_hash(context: RunContext, round_: Round) -> str:
+    """Identifies the maps of a round: model, settings of refinement and query, labels."""
+    config = context.config
+    parts = [str(read_json(round_.model_json)["model_hash"]), repr(config.plar), repr(config.query)]
+    parts += [repr(config.ssl), repr(config.emd), str(config.seed)]
+    parts += [file_sha256(context.run.labels(scene_id)) for scene_id in context.record.scenes]
+    if context.run.ledger.exists():
+        parts.append(file_sha256(context.run.ledger))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _finished(round_: Round, request: str, *, overwrite: bool, budget: str) -> QuerySummary | None:
+    """The summary of the same query; None where another may be made.
+
+    Raises:
+        RunError: another request without `overwrite`, or an edited review file with it.
+    """
+    written = read_json(round_.query_json)
+    if written["request"] == request and not overwrite:
+        return _summary_from(written["summary"], round_)
+    if not overwrite:
+        raise RunError(
+            f"{round_.dir}: round {round_.index} is already queried with budget "
+            f"{written['summary']['budget']} (or other settings), not {budget}; review and ingest "
+            "it, or use --overwrite while its review file is unedited"
+        )
+    for name in written["summary"]["files"]:
+        path = round_.dir / name
+        if path.exists() and is_edited(path):
+            raise RunError(f"{path}: has been edited or is open in QGIS; ingest it or move it away")
+    for name in written["summary"]["files"]:
+        (round_.dir / name).unlink(missing_ok=True)
+    round_.query_json.unlink()
+    return None
+
+
+def _summary_from(values: Mapping[str, Any], round_: Round) -> QuerySummary:
+    known = {field.name for field in fields(QuerySummary)}
+    plain = {key: value for key, value in values.items() if key in known}
+    plain |= {
+        "changed": False,
+        "files": tuple(round_.dir / name for name in values["files"]),
+        "notes": tuple(values["notes"]),
+    }
+    return QuerySummary(**plain)
+
+
+class _Query:
+    """One query under way: everything that its steps share."""
+
+    def __init__(self, context: RunContext, round_: Round, model: Model, request: str) -> None:
+        self.context = context
+        self.round = round_
+        self.model = model
+        self.request = request
+        self.scenes: dict[str, Scene] = context.scenes
+        self.blocked, self.resting = blocked_pixels(context.run, self.scenes)
+        self.states: Counter[str] = Counter()
+        self._unit = unit_hash(context, round_)
+        self._weights = class_weights(_labelled_pixels(context))
+
+    # --- judge ---------------------------------------------------------------------------------
+
+    def judge_scenes(self, judges: SceneJudges, progress: Progress) -> Candidates:
+        """Maps and candidates of every scene; scenes that a killed query finished are kept."""
+        total = sum(len(judges.chunks(*scene.shape)) for scene in self.scenes.values())
+        progress.start(f"query round {self.round.index}", total)
+        parts = [self._judge_scene(scene_id, judges, progress) for scene_id in self.scenes]
+        progress.done()
+        return join_candidates(parts)
+
+    def _judge_scene(self, scene_id: str, judges: SceneJudges, progress: Progress) -> Candidates:
+        scene = self.scenes[scene_id]
+        part = self.round.dir / "parts" / f"{scene_id}.npz"
+        kept = read_part(part, self._unit)
+        if kept is not None:
+            progress.advance(len(judges.chunks(*scene.shape)))
+            self.states.update(kept[1])
+            return kept[0]
+        maps, sums = judges.judge(
+            scene_id,
+            scene.shape,
+            seed=seed_of(self.context.config.seed, "query", self.round.index),
+            class_weight=self._weights,
+            progress=progress,
+        )
+        with self.context.open(scene_id) as source:
+            self._rest(scene, maps)
+            pool = pool_mask(source, scene.extent, maps.state, self.blocked.get(scene_id))
+            write_view(self.round.raster(scene_id, "view"), source)
+        sums.add(0, 0, pool=pool, maps=maps)
+        write_maps(self.round, scene, maps, self.context.manifest.classes)
+        candidates = sums.candidates(min_share=self.context.config.query.min_share)
+        counts = np.bincount(maps.state.ravel(), minlength=len(PixelState))
+        states = {state.name: int(counts[state]) for state in PixelState}
+        write_part(part, self._unit, candidates, states)
+        self.states.update(states)
+        return candidates
+
+    def _rest(self, scene: Scene, maps: SceneMaps) -> None:
+        """Unsure and skipped regions stay out of the pool while the model says the same there."""
+        for region, asked_in in self.resting:
+            if region.scene_id == scene.scene_id and unchanged(
+                self.context.run, region, asked_in, scene=scene, maps=maps
+            ):
+                blocked = self.blocked.setdefault(
+                    scene.scene_id, np.zeros(scene.shape, dtype=np.bool_)
+                )
+                blocked[slices_of(region)] |= region.mask
+
+    # --- choose --------------------------------------------------------------------------------
+
+    def select(self, candidates: Candidates, budget: Budget) -> Selection:
+        """Regions within the budget."""
+        areas = None if self.context.record.local else region_areas_m2(candidates, self.scenes)
+        config = self.context.config
+        all_tiles = [tile for tiles in self.context.tiles.values() for tile in tiles]
+        return select(
+            candidates,
+            region_costs(candidates, budget, config=config.cost, areas_m2=areas),
+            budget=budget,
+            config=config.query,
+            seed=seed_of(config.seed, "select", self.round.index),
+            tiles=tiles_of(candidates, all_tiles),
+            class_names=self.context.manifest.class_names,
+        )
+
+    def regions(self, candidates: Candidates, selection: Selection) -> list[QueryRegion]:
+        """The chosen regions with their pixels."""
+        config = self.context.config
+        areas = region_areas_m2(candidates, self.scenes)
+        return to_query_regions(
+            candidates,
+            selection,
+            masks=self._masks(candidates, selection.chosen),
+            round_index=self.round.index,
+            areas_m2=areas,
+            seconds=cost_seconds(candidates.answers, config.cost),
+        )
+
+    def _masks(self, candidates: Candidates, chosen: NDArray[np.intp]) -> list[NDArray[np.bool_]]:
+        masks: dict[int, NDArray[np.bool_]] = {}
+        for scene_id in self.scenes:
+            own = [int(index) for index in chosen if candidates.scene_id(int(index)) == scene_id]
+            if not own:
+                continue
+            with self.context.open(scene_id) as source:
+                for index in own:
+                    window: Window = candidates.window(index)
+                    state = read_states(self.round, self.scenes[scene_id], window)
+                    masks[index] = pool_mask(source, window, state, self.blocked.get(scene_id))
+        return [masks[int(index)] for index in chosen]
+
+    def summary(
+        self, regions: Sequence[QueryRegion], selection: Selection, budget: Budget
+    ) -> QuerySummary:
+        """What is asked, in numbers."""
+        areas = [region.area_m2 for region in regions]
+        known = [area for area in areas if area is not None]
+        return QuerySummary(
+            round=self.round.index,
+            changed=True,
+            files=tuple(path for path, _ in self._files(regions)),
+            regions=len(regions),
+            audit_regions=sum(region.audit for region in regions),
+            pixels=sum(region.pixels for region in regions),
+            area_ha=round(sum(known) / 1e4, 4) if len(known) == len(areas) else None,
+            minutes=round(sum(region.cost_min for region in regions), 2),
+            budget=budget.text,
+            unit=budget.unit,
+            spent=round(selection.spent, 6),
+            unspent=round(selection.remainder, 6),
+            states=dict(self.states),
+            notes=selection.notes,
+        )
+
+    # --- write ---------------------------------------------------------------------------------
+
+    def _files(self, regions: Sequence[QueryRegion]) -> list[tuple[Path, list[QueryRegion]]]:
+        used = {region.scene_id for region in regions}
+        groups = file_groups([self.scenes[scene_id] for scene_id in sorted(used)])
+        return [
+            (
+                self.round.queries(name),
+                [r for r in regions if r.scene_id in {scene.scene_id for scene in scenes}],
+            )
+            for name, scenes in groups
+        ]
+
+    def write(self, regions: Sequence[QueryRegion]) -> None:
+        """Review file, and the round's own record of what was asked."""
+        answers: list[Answer] = []
+        passport = read_json(self.round.model_json)
+        for path, own in self._files(regions):
+            used = sorted({region.scene_id for region in own})
+            answers += write_review(
+                path,
+                regions=own,
+                scenes={scene_id: self.scenes[scene_id] for scene_id in used},
+                maps={scene_id: read_maps(self.round, self.scenes[scene_id]) for scene_id in used},
+                classes=self.context.manifest.classes,
+                config=self.context.config.output,
+                provenance={
+                    "geohsal": __version__,
+                    "run": self.context.manifest.name,
+                    "request": self.request,
+                    "model_hash": passport["model_hash"],
+                },
+            )
+        write_regions(self.round.regions, regions, self.scenes)
+        write_answers(answers_path(self.round), answers)
+
+    def write_record(self, summary: QuerySummary) -> None:
+        """query.json, last: from then on the round is queried."""
+        values = {field.name: getattr(summary, field.name) for field in fields(summary)}
+        values["files"] = [path.name for path in summary.files]
+        write_json(
+            self.round.query_json,
+            {"format_version": FORMAT_VERSION, "request": self.request, "summary": values},
+        )
+
+
+def _labelled_pixels(context: RunContext) -> NDArray[np.int64]:
+    """Labelled train pixels per class, as the round was trained on."""
+    metrics = read_json(context.run.current.metrics)["labelled_pixels"]
+    return np.asarray([metrics[name] for name in context.manifest.class_names], dtype=np.int64)
+
+
+def write_part(path: Path, unit: str, candidates: Candidates, states: dict[str, int]) -> None:
+    """Keep the candidates of a finished scene, so that a killed query need not judge it again."""
+    arrays: dict[str, Any] = {
+        field.name: np.asarray(getattr(candidates, field.name)) for field in fields(candidates)
+    }
+    note = np.frombuffer(json.dumps({"unit": unit, "states": states}).encode(), dtype=np.uint8)
+    with replacing(path) as part:
+        np.savez_compressed(part, note=note, **arrays)
+
+
+def read_part(path: Path, unit: str) -> tuple[Candidates, dict[str, int]] | None:
+    """What `write_part` kept; None where there is nothing of this unit."""
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        note = json.loads(arrays["note"].tobytes())
+        if note["unit"] != unit:
+            return None
+        values = {field.name: arrays[field.name] for field in fields(Candidates)}
+    values["scene_ids"] = tuple(str(name) for name in values["scene_ids"])
+    values["region_px"] = int(values["region_px"])
+    return Candidates(**values), note["states"]

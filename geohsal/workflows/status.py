@@ -1,0 +1,160 @@
+"""Where a run stands: rounds, labels, what was spent, and the command that comes next."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rasterio.windows import Window
+
+from geohsal.config import load_config
+from geohsal.geo.states import IGNORE_INDEX
+from geohsal.io.atomic import read_json
+from geohsal.io.label_store import read_label_raster
+from geohsal.io.ledger import LedgerEntry, active_entries, read_ledger
+from geohsal.io.manifest import Manifest, load_manifest
+from geohsal.io.run import Round, Run, Step, open_run
+from geohsal.io.run_tables import load_scenes
+
+STRIPE_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundStatus:
+    """One round; `spent_ha` is None where a region has no area; accuracy only if evaluated."""
+
+    index: int
+    step: Step
+    regions: int
+    spent_pixels: int
+    spent_ha: float | None
+    spent_minutes: float
+    oa: float | None
+    miou: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """A run as a whole; `labelled_pixels` maps class names to what training reads."""
+
+    run: Path
+    name: str
+    scenes: int
+    rounds: tuple[RoundStatus, ...]
+    labelled_pixels: dict[str, int]
+    spent_pixels: int
+    spent_ha: float | None
+    spent_minutes: float
+    next_step: str
+    next_command: str
+
+
+def status(run_dir: Path) -> RunStatus:
+    """Read where a run stands; changes nothing.
+
+    Raises:
+        RunError: `run_dir` is not a run.
+        DataError: a file of the run is damaged.
+    """
+    run = open_run(run_dir)
+    manifest = load_manifest(run.manifest)
+    entries = active_entries(read_ledger(run.ledger))
+    current = run.current
+    next_step, next_command = _next(run, current)
+    return RunStatus(
+        run=run.path,
+        name=manifest.name,
+        scenes=len(manifest.scenes),
+        rounds=tuple(_round(run.round(index), entries) for index in range(current.index + 1)),
+        labelled_pixels=_labelled(run, manifest),
+        spent_pixels=sum(entry.pixels for entry in entries),
+        spent_ha=_hectares(entries),
+        spent_minutes=sum(entry.seconds for entry in entries) / 60,
+        next_step=next_step,
+        next_command=next_command,
+    )
+
+
+def _round(round_: Round, entries: list[LedgerEntry]) -> RoundStatus:
+    own = [entry for entry in entries if entry.round == round_.index]
+    measured = read_json(round_.evaluation) if round_.evaluation.exists() else {}
+    return RoundStatus(
+        index=round_.index,
+        step=round_.step,
+        regions=len(own),
+        spent_pixels=sum(entry.pixels for entry in own),
+        spent_ha=_hectares(own),
+        spent_minutes=sum(entry.seconds for entry in own) / 60,
+        oa=measured.get("oa"),
+        miou=measured.get("miou"),
+    )
+
+
+def _hectares(entries: list[LedgerEntry]) -> float | None:
+    areas = [entry.area_m2 for entry in entries if entry.area_m2 is not None]
+    return sum(areas) / 10_000 if len(areas) == len(entries) else None
+
+
+def _labelled(run: Run, manifest: Manifest) -> dict[str, int]:
+    """Labelled pixels per class over all scenes, read in stripes."""
+    counts = np.zeros(IGNORE_INDEX + 1, np.int64)
+    for scene_id, window in _stripes(run):
+        path = run.labels(scene_id)
+        if path.exists():
+            classes = read_label_raster(path, window).classes
+            counts += np.bincount(classes.ravel(), minlength=len(counts))
+    return {info.name: int(counts[info.class_id]) for info in manifest.classes}
+
+
+def _stripes(run: Run) -> Iterator[tuple[str, Window]]:
+    """Windows of full width that together cover each scene once."""
+    for scene_id, scene in load_scenes(run).items():
+        for row in range(0, scene.height, STRIPE_ROWS):
+            yield scene_id, Window(0, row, scene.width, min(STRIPE_ROWS, scene.height - row))
+
+
+def _next(run: Run, current: Round) -> tuple[str, str]:
+    """What comes next in words, and as a command."""
+    if current.step == "tiled":
+        resumes = "resume the training" if current.checkpoint.exists() else "train"
+        return f"{resumes} of round {current.index}", _command("train", run.path)
+    if current.step == "trained":
+        budget = load_config(run.config).query.budget if run.config.exists() else "200regions"
+        return (
+            f"choose what to ask in round {current.index}",
+            _command("query", run.path, "--budget", budget),
+        )
+    files = sorted(current.dir.glob(f"{current.queries().stem}*.gpkg"))
+    names = " ".join(str(path) for path in files)
+    return (
+        f"review {names} in QGIS, save, and take the answers of round {current.index} in",
+        _command("ingest", run.path, *files),
+    )
+
+
+def _command(*words: str | Path) -> str:
+    return shlex.join(["geohsal", *map(str, words)])
+
+
+def status_lines(summary: RunStatus) -> list[str]:
+    """A status as lines for people."""
+    lines = [f"{summary.run}: {summary.name}, {summary.scenes} scenes"]
+    for item in summary.rounds:
+        words = f"round {item.index}: {item.step}"
+        if item.regions:
+            words += f", {item.regions} regions answered ({_spent(item)})"
+        if item.oa is not None and item.miou is not None:
+            words += f", overall accuracy {100 * item.oa:.1f} %, mIoU {item.miou:.3f}"
+        lines.append(words)
+    width = max(len(name) for name in summary.labelled_pixels)
+    lines.append("labelled pixels:")
+    lines += [f"  {name:{width}} {count:>12,}" for name, count in summary.labelled_pixels.items()]
+    lines.append(f"spent: {_spent(summary)}")
+    lines += [f"next: {summary.next_step}", f"  {summary.next_command}"]
+    return lines
+
+
+def _spent(item: RoundStatus | RunStatus) -> str:
+    area = "" if item.spent_ha is None else f"{item.spent_ha:.2f} ha, "
+    return f"{item.spent_pixels:,} px, {area}{item.spent_minutes:.0f} min"

@@ -1,0 +1,410 @@
+"""Reading what a person did: whose word a pixel takes, and what is refused."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from affine import Affine
+from rasterio.features import geometry_mask
+from review_factory import CELL, CLASSES, GRIDS, Asked, delete, make_asked, person, tick
+from shapely.geometry import LineString, Polygon
+from shapely.geometry.base import BaseGeometry
+from shapely.ops import split
+
+from geohsal.errors import ReviewError
+from geohsal.io.gpkg_edit import editing
+from geohsal.io.review_read import ReviewedRegion
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Asked:
+    return make_asked(tmp_path)
+
+
+def first(asked: Asked, *paths: Path) -> ReviewedRegion:
+    return asked.read(*paths).regions[0]
+
+
+def square(asked: Asked, number: int, left: float, top: float, side: float) -> Polygon:
+    """A square in the file's CRS; left, top and side in pixels of a region's cell."""
+    region = asked.regions[number]
+    transform = GRIDS[region.scene_id][1] @ Affine.translation(
+        region.cell.col_off + left, region.cell.row_off + top
+    )
+    corners = [(0, 0), (side, 0), (side, side), (0, side)]
+    return Polygon([transform @ corner for corner in corners])
+
+
+def inside(geometry: BaseGeometry, asked: Asked, number: int) -> np.ndarray:
+    """Pixels (row, col) of a region's cell whose centre a polygon in the file's CRS holds."""
+    region = asked.regions[number]
+    transform = GRIDS[region.scene_id][1] @ Affine.translation(
+        region.cell.col_off, region.cell.row_off
+    )
+    return geometry_mask([geometry], (CELL, CELL), transform, invert=True)
+
+
+def added(geometry: Polygon, class_id: int | None, **values: object) -> dict[str, object]:
+    return {"geometry": geometry, "assigned_class": class_id, **values}
+
+
+def add(frame: geopandas.GeoDataFrame, *rows: dict[str, object]) -> None:
+    for row in rows:
+        frame.loc[frame.index.max() + 1] = {name: row.get(name) for name in frame.columns}
+
+
+@pytest.mark.parametrize("grids", [("utm",), ("turned",), ("utm", "utm33"), ("grid",)])
+def test_ticking_a_region_off_accepts_what_was_prefilled(
+    tmp_path: Path, grids: tuple[str, ...]
+) -> None:
+    asked = make_asked(tmp_path, grids)
+    tick(asked.path)
+    reviewed = asked.read()
+    for item in reviewed.regions:
+        assert item.status == "done"
+        assert np.array_equal(item.classes, asked.refined(item.region))
+        assert item.unknown_pixels == 0
+    assert reviewed.counts.accepted == len(asked.answers)
+    assert reviewed.counts.corrected == reviewed.counts.added == reviewed.counts.deleted == 0
+    assert reviewed.counts.unknown_pixels == 0
+    pixels = sum(region.pixels for region in asked.regions)
+    assert sum(reviewed.counts.class_pixels.values()) == pixels
+    assert reviewed.notes == ()
+
+
+def test_nothing_ticked_teaches_nothing(asked: Asked) -> None:
+    with person(asked.path, "query_regions") as frame:
+        frame.loc[2, "status"] = "unsure"
+        frame.loc[3, "status"] = "skipped"
+        frame.loc[1, "assigned_class"] = 1
+    reviewed = asked.read()
+    assert [item.status for item in reviewed.regions] == ["todo", "unsure", "skipped"]
+    assert all((item.classes == 255).all() for item in reviewed.regions)
+    assert (reviewed.counts.todo, reviewed.counts.unsure, reviewed.counts.skipped) == (1, 1, 1)
+    assert reviewed.notes == ("region utm_r000000_c000000: has a class, but its status is todo",)
+
+
+def test_a_class_for_the_whole_region_overrules_untouched_answers_only(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "query_regions") as frame:
+        frame.loc[1, "assigned_class"] = 2
+    with person(asked.path, "answers") as frame:
+        frame.loc[1, "assigned_class"] = 1
+        patch = inside(frame.loc[1].geometry, asked, 0)
+    item = first(asked)
+    assert 0 < patch.sum() < item.region.pixels
+    assert np.array_equal(item.classes, np.where(patch, 1, np.where(item.region.mask, 2, 255)))
+
+
+def test_reclassed_split_added_and_deleted_answers_burn_as_drawn(asked: Asked) -> None:
+    tick(asked.path)
+    region = asked.regions[1]
+    expected = asked.refined(region).copy()
+    with person(asked.path, "answers") as frame:
+        own = frame[frame.region_id == region.region_id]
+        order = own.geometry.area.sort_values(ascending=False).index
+        cut, gone = order[0], order[1]
+        # split the largest in two along a column, give the right half another class
+        x = (GRIDS["utm"][1] @ (region.cell.col_off + 8, 0))[0]
+        bounds = own.total_bounds
+        halves = split(
+            frame.loc[cut].geometry.geoms[0], LineString([(x, bounds[1] - 1), (x, bounds[3] + 1)])
+        )
+        right = [part for part in halves.geoms if part.centroid.x > x]
+        left = [part for part in halves.geoms if part.centroid.x < x]
+        assert left
+        assert right
+        removed = frame.loc[gone].geometry
+        old_class = int(frame.loc[cut].suggested_class)
+        new_class = (old_class + 1) % 3
+        row = frame.loc[cut].to_dict()
+        frame.loc[cut, "geometry"] = shapely.MultiPolygon(left)
+        add(frame, row | {"geometry": shapely.MultiPolygon(right), "assigned_class": new_class})
+        delete(frame, gone)
+        add(frame, added(square(asked, 1, 1, 2, 3), 2))
+    expected[inside(removed, asked, 1)] = 255
+    expected[inside(shapely.MultiPolygon(right), asked, 1)] = new_class
+    expected[2:5, 1:4] = 2
+    expected[~region.mask] = 255
+    reviewed = asked.read()
+    item = reviewed.regions[1]
+    assert np.array_equal(item.classes, expected)
+    assert reviewed.counts.corrected == 1
+    assert reviewed.counts.added == 1
+    assert reviewed.counts.deleted == 1
+    assert reviewed.counts.unknown_pixels == item.unknown_pixels > 0
+
+
+def test_an_added_polygon_lies_on_top_of_a_reclassed_one(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "answers") as frame:
+        frame["assigned_class"] = 0
+        add(frame, added(square(asked, 1, 4, 4, 5), 2))
+    item = asked.read().regions[1]
+    expected = np.where(item.region.mask, 0, 255)
+    expected[4:9, 4:9] = np.where(item.region.mask[4:9, 4:9], 2, 255)
+    assert np.array_equal(item.classes, expected)
+
+
+def test_pixels_beyond_the_region_stay_unknown(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "answers") as frame:
+        add(frame, added(square(asked, 1, -40, -40, 200), 1))
+    for item in asked.read().regions:
+        assert np.array_equal(item.classes, np.where(item.region.mask, 1, 255))
+
+
+def test_a_save_by_other_software_is_no_edit(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "answers") as frame:
+        frame["geometry"] = frame.geometry.apply(lambda shape: shapely.normalize(shape).reverse())
+        frame["suggested_class"] = frame.suggested_class.astype(float)
+    counts = asked.read().counts
+    assert (counts.accepted, counts.corrected) == (len(asked.answers), 0)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+def test_layers_that_were_moved_to_another_crs_burn_the_same_pixels(
+    asked: Asked, tmp_path: Path, crs: str
+) -> None:
+    tick(asked.path)
+    moved = tmp_path / "moved.gpkg"
+    for layer in ("query_regions", "answers"):
+        frame = geopandas.read_file(asked.path, layer=layer).to_crs(crs)
+        frame.to_file(moved, layer=layer, driver="GPKG")
+    reviewed = asked.read(moved)
+    for item in reviewed.regions:
+        assert np.array_equal(item.classes, asked.refined(item.region))
+    assert reviewed.counts.corrected == 0
+    assert reviewed.notes == ("moved.gpkg: carries no record of its run; matched by region ids",)
+
+
+def test_edits_in_an_unclosed_wal_are_seen_and_the_file_is_left_alone(asked: Asked) -> None:
+    tick(asked.path)
+    with editing(asked.path) as connection:  # any connection that knows the ST_ functions
+        connection.execute("UPDATE query_regions SET notes = 'x'")
+    writer = sqlite3.connect(asked.path)
+    writer.execute("PRAGMA journal_mode=WAL")
+    for trigger in [
+        row[0] for row in writer.execute("SELECT name FROM sqlite_master WHERE type='trigger'")
+    ]:
+        writer.execute(f'DROP TRIGGER "{trigger}"')
+    writer.execute("UPDATE query_regions SET status = 'skipped' WHERE fid = 1")
+    writer.commit()
+    wal = asked.path.with_name(asked.path.name + "-wal")
+    before = wal.stat().st_size, asked.path.read_bytes()
+    assert first(asked).status == "skipped"
+    assert (wal.stat().st_size, asked.path.read_bytes()) == before
+    writer.close()
+
+
+def test_two_people_share_the_regions(asked: Asked, tmp_path: Path) -> None:
+    other = tmp_path / "second.gpkg"
+    shutil.copy(asked.path, other)
+    ids = [region.region_id for region in asked.regions]
+    tick(asked.path, region_id=ids[0])
+    tick(other, region_id=ids[1])
+    with person(other, "answers") as frame:
+        frame["assigned_class"] = 2
+    reviewed = asked.read(asked.path, other)
+    assert [item.status for item in reviewed.regions] == ["done", "done", "todo"]
+    assert [item.source for item in reviewed.regions][:2] == [asked.path.name, "second.gpkg"]
+    assert np.array_equal(reviewed.regions[0].classes, asked.refined(asked.regions[0]))
+    assert set(np.unique(reviewed.regions[1].classes)) <= {2, 255}
+    tick(other, region_id=ids[0])
+    with pytest.raises(ReviewError, match=f"region {ids[0]} is reviewed in queries_r000.gpkg and"):
+        asked.read(asked.path, other)
+
+
+def test_a_region_cut_in_two_counts_once_unless_the_halves_disagree(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "query_regions") as frame:
+        add(frame, frame.loc[2].to_dict())
+    reviewed = asked.read()
+    assert np.array_equal(reviewed.regions[1].classes, asked.refined(asked.regions[1]))
+    with person(asked.path, "query_regions") as frame:
+        frame.loc[4, "assigned_class"] = 1
+    with pytest.raises(
+        ReviewError, match=r"query_regions features 2, 4: region \S+ is there 2 tim"
+    ):
+        asked.read()
+
+
+def test_a_deleted_region_row_stays_to_do(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "query_regions") as frame:
+        delete(frame, 2)
+    reviewed = asked.read()
+    assert reviewed.counts.todo == 1
+    assert reviewed.notes == ("1 regions have no row and stay to do: utm_r000016_c000032",)
+
+
+def test_a_redrawn_region_is_told_and_the_cell_counts(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "query_regions") as frame:
+        frame.loc[1, "geometry"] = square(asked, 0, 0, 0, 3)
+    reviewed = asked.read()
+    assert np.array_equal(reviewed.regions[0].classes, asked.refined(asked.regions[0]))
+    assert "utm_r000000_c000000: its outline was changed; the cell as asked" in reviewed.notes[0]
+
+
+def bow_tie(asked: Asked) -> Polygon:
+    (x, y), size = square(asked, 1, 8, 8, 1).centroid.coords[0], 25
+    return Polygon(
+        [(x - size, y - size), (x + size, y + size), (x + size, y - size), (x - size, y + size)]
+    )
+
+
+Mistake = tuple[str, Callable[[Asked, geopandas.GeoDataFrame], None], str]
+
+
+def sets(layer: str, field: str, value: object, message: str) -> Mistake:
+    """The second row of a layer gets a value that is wrong."""
+
+    def spoil(asked: Asked, frame: geopandas.GeoDataFrame) -> None:
+        frame.loc[2, field] = value(asked) if callable(value) else value
+
+    return layer, spoil, message
+
+
+def draws(*squares: tuple[int, int, int, int | None], message: str) -> Mistake:
+    """Squares of (left, top, side, class) are added over the second region."""
+
+    def spoil(asked: Asked, frame: geopandas.GeoDataFrame) -> None:
+        add(frame, *(added(square(asked, 1, *place), class_id) for *place, class_id in squares))
+
+    return "answers", spoil, message
+
+
+A2 = r"answers feature 2 \(utm_r000000_c000000_a002\)"
+R2 = "query_regions feature 2"
+
+
+@pytest.mark.parametrize(
+    ("layer", "spoil", "message"),
+    [
+        sets(
+            "answers",
+            "assigned_class",
+            7,
+            rf"{A2}: assigned_class 7\S* is not a class id \(0 to 2\)",
+        ),
+        sets("answers", "assigned_class", 1.5, rf"{A2}: assigned_class 1\.5 is not a class id"),
+        sets(
+            "answers", "region_id", "nowhere", rf"{A2}: region_id nowhere was not asked in round 0"
+        ),
+        sets("answers", "scene_id", "nowhere", rf"{A2}: scene_id nowhere is not a scene of this"),
+        sets("answers", "geometry", None, rf"{A2}: has no geometry"),
+        sets("answers", "geometry", bow_tie, rf"{A2}: has an invalid geometry \(Self-intersection"),
+        sets("query_regions", "region_id", "nowhere", f"{R2}: region_id nowhere was not asked"),
+        sets("query_regions", "region_id", None, f"{R2}: region_id empty was not asked"),
+        sets("query_regions", "status", "finished", f"{R2}: status 'finished' is none of todo, "),
+        sets(
+            "query_regions", "round", 4, f"{R2}: region_id utm_r000016_c000032 was not asked in r"
+        ),
+        draws((5, 5, 3, None), message=r"answers feature \d+: has no class"),
+        draws((500, 5, 3, 1), message=r"answers feature \d+: lies outside every region"),
+        draws(
+            (2, 2, 5, 1),
+            (4, 2, 5, 2),
+            message=r"answers feature \d+ and feature \d+ give 15 pixels two classes",
+        ),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_taken(
+    asked: Asked,
+    layer: str,
+    spoil: Callable[[Asked, geopandas.GeoDataFrame], None],
+    message: str,
+) -> None:
+    tick(asked.path)
+    with person(asked.path, layer) as frame:
+        spoil(asked, frame)
+    with pytest.raises(ReviewError, match=message) as caught:
+        asked.read()
+    assert "nothing was taken in" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_the_first_ten_problems_are_named_and_the_rest_counted(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "answers") as frame:
+        frame["assigned_class"] = 9
+    with pytest.raises(ReviewError) as caught:
+        asked.read()
+    assert str(caught.value).count("is not a class id") == 10
+    assert str(caught.value).endswith(f"; and {len(asked.answers) - 10} more")
+
+
+def test_a_file_of_another_round_or_run_is_refused(asked: Asked, tmp_path: Path) -> None:
+    tick(asked.path)
+    with pytest.raises(
+        ReviewError, match="belongs to round 0, but round 1 is the one under review"
+    ):
+        asked.read(round=1)
+    with pytest.raises(ReviewError, match="belongs to another run"):
+        asked.read(request="that-query")
+    other = make_asked(tmp_path / "other", cells=((16, 0), (32, 32)))
+    with pytest.raises(
+        ReviewError, match="belongs to another run, or to a query that was made anew"
+    ):
+        asked.read(other.path)
+
+
+def test_what_is_no_review_file_is_refused_in_one_line(asked: Asked, tmp_path: Path) -> None:
+    text = tmp_path / "notes.gpkg"
+    text.write_text("not a database")
+    with pytest.raises(ReviewError, match=r"notes\.gpkg: not a GeoPackage"):
+        asked.read(text)
+    with pytest.raises(ReviewError, match=r"gone\.gpkg: cannot be read \(No such file"):
+        asked.read(tmp_path / "gone.gpkg")
+    bare = tmp_path / "bare.gpkg"
+    frame = geopandas.GeoDataFrame({"a": [1]}, geometry=[shapely.box(0, 0, 1, 1)], crs=32632)
+    frame.to_file(bare, layer="other")
+    with pytest.raises(
+        ReviewError, match="no layer query_regions; give the file as it was written"
+    ):
+        asked.read(bare)
+    pyogrio.write_dataframe(frame, asked.path, layer="answers", driver="GPKG")
+    with pytest.raises(ReviewError, match=r"layer answers has no field answer_id, .* \(found: a\)"):
+        asked.read()
+
+
+def test_an_added_row_over_two_scenes_must_name_one(tmp_path: Path) -> None:
+    asked = make_asked(tmp_path, ["utm", "turned"], cells=((16, 0),))
+    tick(asked.path)
+    # both scenes start at the same corner, so this square reaches regions of both
+    with person(asked.path, "answers") as frame:
+        add(frame, added(shapely.box(499_950, 5_199_600, 500_200, 5_200_200), 1))
+    with pytest.raises(
+        ReviewError, match="touches regions of scenes turned, utm; set its scene_id"
+    ):
+        asked.read()
+    with person(asked.path, "answers") as frame:
+        frame.loc[frame.index.max(), "scene_id"] = "utm"
+    reviewed = asked.read()
+    assert {item.region.scene_id for item in reviewed.regions if (item.classes == 1).all()} <= {
+        "utm"
+    }
+
+
+def test_a_sliver_without_a_pixel_centre_is_only_told(asked: Asked) -> None:
+    tick(asked.path)
+    with person(asked.path, "answers") as frame:
+        add(frame, added(square(asked, 1, 4.1, 4.1, 0.2), 1))
+    reviewed = asked.read()
+    assert np.array_equal(reviewed.regions[1].classes, asked.refined(asked.regions[1]))
+    assert "holds no pixel's centre of a region, so it says nothing" in reviewed.notes[0]
+
+
+def test_class_ids_are_the_manifests(asked: Asked) -> None:
+    tick(asked.path)
+    with pytest.raises(ReviewError, match=r"suggested_class 2(\.0)? is not a class id \(0 to 1\)"):
+        asked.read(classes=CLASSES[:2])

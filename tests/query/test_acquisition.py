@@ -1,0 +1,101 @@
+"""Acquisition maps: formulas by hand, nothing asked where nothing can be, draws tied to places."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from geohsal.config import QueryConfig
+from geohsal.geo.states import IGNORE_INDEX, PixelState
+from geohsal.query.acquisition import ACQUISITION_FUNCTIONS, PixelEvidence, class_weights
+from geohsal.query.draws import cell_draws, round_seed
+
+EvidenceFactory = Callable[..., PixelEvidence]
+
+EVERY_STATE = [[int(state) for state in PixelState]]
+
+
+def test_plar_is_the_formula_of_the_method(make_evidence: EvidenceFactory) -> None:
+    S = PixelState
+    evidence = make_evidence(
+        [[S.AMBIGUOUS, S.NOVEL, S.TRUSTED, S.TRUSTED, S.CONFIRMED, S.LABELLED, S.NODATA]],
+        teacher=np.array([[0, 1, 0, 0, 0, 0, IGNORE_INDEX]], dtype=np.uint8),
+        error=np.array([[0.8, 0.5, 0.9, 0.9, 0.9, 0.9, 0.9]], dtype=np.float32),
+        disagree=np.array([[True, True, True, False, True, True, True]]),
+        class_weight=np.array([2.0, 0.5, 1.0]),
+    )
+    score = ACQUISITION_FUNCTIONS["plar"](evidence, QueryConfig())
+    expected = [[0.8 * 2.0, 0.5 * 1.5 * 0.5, 0.25, 0, 0, 0, 0]]
+    np.testing.assert_allclose(score, expected, rtol=1e-6)
+    assert score.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("entropy", 0.5), ("margin", 0.75), ("least_confidence", 0.25), ("emd", 0.5)],
+)
+def test_baselines_score_what_can_be_asked(
+    make_evidence: EvidenceFactory, name: str, value: float
+) -> None:
+    score = ACQUISITION_FUNCTIONS[name](make_evidence(EVERY_STATE), QueryConfig(strategy=name))
+    np.testing.assert_allclose(score, [[0, 0] + [value] * 5])
+
+
+def test_every_strategy_of_the_settings_has_a_function(make_evidence: EvidenceFactory) -> None:
+    for name, function in ACQUISITION_FUNCTIONS.items():
+        score = function(make_evidence(EVERY_STATE), QueryConfig(strategy=name))
+        assert score.shape == (1, 7)
+        assert score.dtype == np.float32
+        assert not score[0, : PixelState.TRUSTED].any()
+
+
+def test_random_is_one_draw_per_cell_wherever_the_window_is_cut(
+    make_evidence: EvidenceFactory,
+) -> None:
+    config = QueryConfig(strategy="random", region_px=4)
+    trusted = np.full((10, 13), PixelState.TRUSTED)
+    whole = ACQUISITION_FUNCTIONS["random"](make_evidence(trusted), config)
+    part = ACQUISITION_FUNCTIONS["random"](make_evidence(trusted[3:, 5:], row0=3, col0=5), config)
+    np.testing.assert_array_equal(part, whole[3:, 5:])
+    assert np.unique(whole[:4, :4]).size == 1
+    assert np.unique(whole).size == 3 * 4
+
+
+def test_random_depends_on_seed_and_scene(make_evidence: EvidenceFactory) -> None:
+    config = QueryConfig(strategy="random", region_px=4)
+    trusted = np.full((8, 8), PixelState.TRUSTED)
+    draw = ACQUISITION_FUNCTIONS["random"]
+    first = draw(make_evidence(trusted), config)
+    assert (first != draw(make_evidence(trusted, seed=1), config)).all()
+    assert (first != draw(make_evidence(trusted, scene_id="south"), config)).all()
+
+
+def test_draws_are_uniform() -> None:
+    grid = np.arange(100)
+    draws = cell_draws("north", grid[:, None], cols=grid[None, :], seed=3, purpose="audit")
+    counts = np.histogram(draws, bins=10, range=(0, 1))[0]
+    assert counts.sum() == 10_000
+    assert np.abs(counts - 1000).max() < 150  # five standard deviations
+    assert abs(np.corrcoef(draws[:, :-1].ravel(), draws[:, 1:].ravel())[0, 1]) < 0.05
+    assert abs(np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]) < 0.05
+
+
+def test_rounds_have_seeds_of_their_own() -> None:
+    seeds = {round_seed(seed, index) for seed in range(5) for index in range(5)}
+    assert len(seeds) == 25
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        ([100, 100, 100], [1, 1, 1]),
+        ([100, 400, 25], [1, 0.5, 2]),
+        ([1, 100, 10_000], [4, 1, 0.5]),
+        ([0, 100, 100], [4, 1, 1]),
+        ([0, 0, 0], [1, 1, 1]),
+    ],
+)
+def test_class_weights_favour_rare_classes_within_bounds(
+    pixels: list[int], expected: list[float]
+) -> None:
+    np.testing.assert_allclose(class_weights(np.array(pixels)), expected)
