@@ -184,7 +184,7 @@ def fit_round(
         refresh=refresh,
         validate=validate,
     )
-    resume = checkpoint if _resumable(checkpoint, request) else None
+    resume = checkpoint if is_resumable(checkpoint, request) else None
     with _quiet_lightning():
         trainer = _trainer(
             config, plan, device, checkpoint, _Report(log, advance), _Request(request)
@@ -203,7 +203,12 @@ def fit_round(
     )
 
 
-def _resumable(checkpoint: Path, request: str) -> bool:
+def is_resumable(checkpoint: Path, request: str) -> bool:
+    """Whether an unfinished training of the same request is there.
+
+    Raises:
+        RunError: one of another request is there, or it cannot be read.
+    """
     if not checkpoint.exists():
         return False
     try:

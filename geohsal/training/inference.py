@@ -48,8 +48,10 @@ class WindowGrid:
 
     def weights(self) -> NDArray[np.float32]:
         """Blending weights (size, size): linear ramps over the overlap."""
+        if self.overlap == 0:
+            return np.ones((self.size, self.size), dtype=np.float32)
         position = np.arange(self.size, dtype=np.float64) + 0.5
-        ramp = np.minimum(position, self.size - position) / max(self.overlap, 1)
+        ramp = np.minimum(position, self.size - position) / self.overlap
         line = np.clip(ramp, None, 1.0)
         return np.outer(line, line).astype(np.float32)
 
@@ -129,7 +131,7 @@ class Predictor:
         assert sums is not None, "a chunk without windows"
         _, valid = source.read(chunk)
         total = sums.weight
-        probabilities = (sums.logits / total).softmax(dim=0)
+        probabilities = _softmax(sums.logits / total)
         confidence, teacher = probabilities.max(dim=0)
         return ChunkOutput(
             probabilities=probabilities,
@@ -181,6 +183,19 @@ class Predictor:
                     weight * output.friend_logits[item][(slice(None), *inside)]
                 )
         return sums
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over dim 0 by element-wise steps.
+
+    torch's own takes another path for the last few pixels of a row, so that the last bit would
+    depend on the chunk's width.
+    """
+    weights = (logits - logits.max(dim=0).values).exp()
+    total = weights[0].clone()
+    for other in weights[1:]:
+        total += other
+    return weights / total
 
 
 def _empty_sums(

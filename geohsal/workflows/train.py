@@ -27,7 +27,7 @@ from geohsal.io.run_tables import heldout_labels, write_config
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
 from geohsal.refine.sampling import interior_mask
 from geohsal.training.collect import chunk_px
-from geohsal.training.fit import FitResult, RoundData, fit_round, plan_round
+from geohsal.training.fit import FitResult, RoundData, fit_round, is_resumable, plan_round
 from geohsal.training.inference import Predictor, chunks
 from geohsal.training.metrics import (
     accuracy_from_confusion,
@@ -94,6 +94,8 @@ def train(
     if overwrite:
         round_.model_json.unlink(missing_ok=True)
         round_.checkpoint.unlink(missing_ok=True)
+    request = request_hash(context, round_)
+    is_resumable(round_.checkpoint, request)  # refuses before anything is changed
     data = round_data(context, round_.index)
     round_.dir.mkdir(parents=True, exist_ok=True)
     write_config(context.run.config, context.config, version=__version__)
@@ -108,7 +110,7 @@ def train(
         device=torch_device,
         checkpoint=round_.checkpoint,
         log=round_.log,
-        request=request_hash(context, round_),
+        request=request,
         validate=_validator(context, torch_device),
         advance=reporter.advance,
     )
@@ -124,7 +126,7 @@ def train(
         bands=context.manifest.bands,
         scale=data.scale,
         classes=context.manifest.classes,
-        extra={"round": round_.index, "request": request_hash(context, round_)},
+        extra={"round": round_.index, "request": request},
     )
     round_.checkpoint.unlink(missing_ok=True)
     return _summary(round_, metrics, changed=True)
