@@ -20,7 +20,7 @@ from geohsal.errors import ConfigError
 FORMAT_VERSION = 1
 PRESETS = ("cpu-small", "default")
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -434,10 +434,20 @@ def explain(error: ValidationError, keys: Sequence[str] = ()) -> str:
         else:
             message = item["msg"].removeprefix("Value error, ")
             found = item.get("input")
-            shown = f", found {found!r}" if isinstance(found, str | int | float | bool) else ""
+            if item["type"] in ("dataclass_type", "dict_type"):
+                message = "must be a mapping of keys"
+            scalar = found is None or isinstance(found, str | int | float | bool)
+            shown = f", found {_shown(found)}" if scalar and "found" not in message else ""
+            if item["type"] == "missing":
+                message, shown = "is missing", ""
             lines.append(f"{place + ': ' if place else ''}{message}{shown}")
     more = error.error_count() - len(lines)
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def known_keys() -> list[str]:

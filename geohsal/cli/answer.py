@@ -13,13 +13,19 @@ from geohsal.cli.report import Report
 @click.argument("queries", metavar="QUERIES.gpkg", type=options.PATH)
 @options.out_file
 @click.option(
-    "--noise", type=click.FloatRange(0, 1), default=0.0, help="Share of answers given wrong."
+    "--noise",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Share of class patches given a wrong class.",
 )
 @click.option(
     "--skip", type=click.FloatRange(0, 1), default=0.0, help="Share of regions left as skipped."
 )
 @click.option(
-    "--slop", type=click.FloatRange(min=0), default=0.0, help="Pixels by which borders are off."
+    "--slop",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Pixels by which borders between classes are off, at most.",
 )
 @options.seed
 @options.overwrite

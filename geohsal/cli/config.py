@@ -35,7 +35,10 @@ def show(
 @command.command("schema")
 @options.reporting
 def schema(*, report: Report) -> None:
-    """Print the JSON Schema of the settings: types, defaults, bounds, meaning."""
+    """Print the JSON Schema of the settings.
+
+    Types, defaults, bounds and meaning of every key.
+    """
     from geohsal.config import config_schema
 
     values = config_schema()

@@ -18,7 +18,13 @@ from geohsal.cli.report import Report
     show_default=True,
     help="Where to write.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Rounds of training; the oracle answers all but the last.",
+)
 @options.seed
 @options.device
 @options.overwrite

@@ -19,8 +19,18 @@ from geohsal.cli.report import Report
     show_default=True,
     help="refined: by class and source, undecided patches too; final: by class, answers burnt in.",
 )
-@click.option("--sieve", "sieve_px", type=click.IntRange(min=0), help="Drop patches below, pixels.")
-@click.option("--simplify", "simplify_px", type=click.FloatRange(min=0), help="Tolerance, pixels.")
+@click.option(
+    "--sieve",
+    "sieve_px",
+    type=click.IntRange(min=0),
+    help="Patches below this many pixels join their largest neighbour (else: output.sieve_px).",
+)
+@click.option(
+    "--simplify",
+    "simplify_px",
+    type=click.FloatRange(min=0),
+    help="Tolerance of gap-free simplification in pixels, 0: none (else: output.simplify_px).",
+)
 @options.overwrite
 @options.reporting
 def command(
@@ -35,7 +45,7 @@ def command(
 ) -> None:
     """Write refined pseudo-labels, or the final map, of RUN as seamless polygons.
 
-    FILE ends in .gpkg (styled for QGIS), .parquet or .fgb.
+    Of the newest queried round. FILE ends in .gpkg (styled for QGIS), .parquet or .fgb.
     """
     from geohsal.workflows.export import export
 

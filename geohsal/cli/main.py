@@ -4,6 +4,7 @@ This module must stay light (no numpy, torch or rasterio): `geohsal --help` answ
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -118,4 +119,7 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Entry point of the program."""
+    # torch's threads wait spinning: beside any other work on the machine that takes several times
+    # as long as sleeping does, and alone it gains little. Read when torch is loaded, so set here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cli(prog_name="geohsal")

@@ -38,7 +38,8 @@ def command(
 ) -> None:
     """Predict RUN's scenes, refine, and choose the regions worth asking about.
 
-    Writes the review file of the round for QGIS, its rasters and its project.
+    Writes the review file of the round for QGIS, and the round's rasters. With --dry-run the maps
+    are made and the choice is told, but no review file is written.
     """
     from geohsal.workflows.query import query
 

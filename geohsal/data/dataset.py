@@ -136,9 +136,10 @@ class LabelledCrops(CropDataset):
         super().__init__(open_source, scale=scale, crop_px=crop_px, seed=seed)
         self.length = length
         self.withheld_every = withheld_every
-        self._power = sampling_power
-        self._supervised = _by_class([r for r in regions if r.key not in withheld])
-        self._withheld = _by_class([r for r in regions if r.key in learn_errors_at])
+        supervised = [region for region in regions if region.key not in withheld]
+        erring = [region for region in regions if region.key in learn_errors_at]
+        self._supervised = _ClassDraw(supervised, power=sampling_power)
+        self._withheld = _ClassDraw(erring, power=sampling_power)
         self._hidden = _numbers([r for r in regions if r.key in withheld])
         self._error_regions = _numbers([r for r in regions if r.key in learn_errors_at])
 
@@ -147,11 +148,9 @@ class LabelledCrops(CropDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         generator = self._generator(index)
-        use_withheld = bool(self._withheld) and index % self.withheld_every == 0
+        use_withheld = bool(self._withheld.classes) and index % self.withheld_every == 0
         pool = self._withheld if use_withheld else self._supervised
-        class_id = self._draw_class(pool, generator)
-        members = pool[class_id]
-        region = members[int(generator.integers(len(members)))]
+        class_id, region = pool.draw(generator)
         own = np.flatnonzero(region.classes == class_id)
         row, col = region.pixels[own[int(generator.integers(own.size))]]
         jitter = generator.integers(-self.crop_px // 4, self.crop_px // 4 + 1, size=2)
@@ -160,14 +159,6 @@ class LabelledCrops(CropDataset):
             region.scene_id, int(row) - half + int(jitter[0]), int(col) - half + int(jitter[1])
         )
         return self._separate(sample)
-
-    def _draw_class(
-        self, pool: Mapping[int, list[LabelledRegion]], generator: np.random.Generator
-    ) -> int:
-        classes = sorted(pool)
-        pixels = [sum(region.counts[c] for region in pool[c]) for c in classes]
-        weights = np.asarray(pixels, np.float64) ** self._power
-        return int(generator.choice(classes, p=weights / weights.sum()))
 
     def _separate(self, sample: dict[str, Any]) -> dict[str, Any]:
         labels: Tensor = sample["mask"]
@@ -220,12 +211,24 @@ def _place(generator: np.random.Generator, extent: int, crop: int) -> int:
     return int(generator.integers(extent - crop + 1))
 
 
-def _by_class(regions: Sequence[LabelledRegion]) -> dict[int, list[LabelledRegion]]:
-    table: dict[int, list[LabelledRegion]] = {}
-    for region in regions:
-        for class_id in region.counts:
-            table.setdefault(class_id, []).append(region)
-    return table
+class _ClassDraw:
+    """Draws a class by its labelled pixels to a power, then one of its regions."""
+
+    def __init__(self, regions: Sequence[LabelledRegion], *, power: float) -> None:
+        self._members: dict[int, list[LabelledRegion]] = {}
+        pixels: dict[int, int] = {}
+        for region in regions:
+            for class_id, count in region.counts.items():
+                self._members.setdefault(class_id, []).append(region)
+                pixels[class_id] = pixels.get(class_id, 0) + count
+        self.classes = sorted(pixels)
+        weights = np.asarray([pixels[c] for c in self.classes], np.float64) ** power
+        self._share = weights / weights.sum() if self.classes else weights
+
+    def draw(self, generator: np.random.Generator) -> tuple[int, LabelledRegion]:
+        class_id = int(generator.choice(self.classes, p=self._share))
+        members = self._members[class_id]
+        return class_id, members[int(generator.integers(len(members)))]
 
 
 def _numbers(regions: Sequence[LabelledRegion]) -> Mapping[str, Tensor]:

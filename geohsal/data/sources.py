@@ -1,7 +1,7 @@
 """Scenes of a run opened for reading crops: image, validity, labels and split of any window."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from geohsal.errors import RasterError
 from geohsal.geo.blocks import SplitTable, split_table
 from geohsal.geo.scene import Scene, Tile
 from geohsal.geo.states import IGNORE_INDEX, Split
+from geohsal.io.georeference import same_grid
 from geohsal.io.label_store import LabelArrays, empty_labels, read_label_raster
 from geohsal.io.manifest import Manifest, SceneSource
 from geohsal.io.raster import SceneReader, open_scene
@@ -89,10 +91,26 @@ class SceneOpener:
     labels: Mapping[str, Path]
     tiles: Mapping[str, Sequence[Tile]]
     buffers: Mapping[str, int]
+    grids: Mapping[str, Scene] = field(default_factory=dict)
 
     def __call__(self, scene_id: str) -> SceneCrops:
-        """The open scene."""
-        reader = open_scene(self.sources[scene_id], self.bands, max_pixels=self.max_pixels)
+        """The open scene.
+
+        Raises:
+            RasterError: the image cannot be read, or lies on another grid than `grids` says.
+        """
+        source = self.sources[scene_id]
+        reader = open_scene(source, self.bands, max_pixels=self.max_pixels)
+        tiled = self.grids.get(scene_id)
+        found = reader.scene
+        if tiled is not None and (not same_grid(found, tiled) or found.crs != tiled.crs):
+            reader.close()
+            raise RasterError(
+                f"scene {scene_id!r}: {source.image}: its grid ({found.height} x "
+                f"{found.width}) is not the one that this run was tiled on ({tiled.height} x "
+                f"{tiled.width}, same CRS and transform); put the old image back, or "
+                "tile into a new folder"
+            )
         table = split_table(self.tiles[scene_id], buffer_px=self.buffers[scene_id])
         return SceneCrops(reader, self.labels.get(scene_id), table)
 
@@ -103,6 +121,7 @@ def scene_opener(
     *,
     labels: Callable[[str], Path],
     max_pixels: int,
+    grids: Mapping[str, Scene],
 ) -> SceneOpener:
     """An opener for all scenes of a manifest with the run's tiles and label rasters."""
     by_scene: dict[str, list[Tile]] = {source.scene_id: [] for source in manifest.scenes}
@@ -112,6 +131,7 @@ def scene_opener(
         sources={source.scene_id: source for source in manifest.scenes},
         bands=manifest.bands,
         max_pixels=max_pixels,
+        grids=grids,
         labels={source.scene_id: labels(source.scene_id) for source in manifest.scenes},
         tiles=by_scene,
         buffers={

@@ -67,5 +67,21 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged ({error}); restore it from a copy") from None
+
+
+def read_record(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object that geohsal wrote and that must hold these keys.
+
+    Raises:
+        DataError: the file is missing or damaged, is no object, or lacks a key.
+    """
+    values = read_json(path)
+    missing = keys if not isinstance(values, dict) else [key for key in keys if key not in values]
+    if missing or not isinstance(values, dict):
+        lacks = f"no {', '.join(missing)} in it" if missing else "not an object"
+        raise DataError(f"{path}: damaged ({lacks}); restore it from a copy")
+    return values

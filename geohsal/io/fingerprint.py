@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from geohsal.errors import DataError
 from geohsal.io.aoi import AreaOfInterest
 from geohsal.io.bands import BandPlan
 from geohsal.io.manifest import SceneSource
@@ -17,9 +18,16 @@ _VOLATILE = (".aux.xml", ".ovr")
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a whole file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a whole file, in hex.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def fingerprint_of(

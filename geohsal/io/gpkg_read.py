@@ -84,12 +84,8 @@ def read_rows(copy: Path, layer: str, *, fields: Sequence[str], where: Path) -> 
     Raises:
         ReviewError: the layer or a field is missing, or a geometry cannot be read.
     """
-    try:
+    with _reading(layer, where=where):
         meta, fids, geometry, data = pyogrio.raw.read(copy, layer=layer, return_fids=True)
-    except pyogrio.errors.DataLayerError:
-        raise ReviewError(f"{where}: no layer {layer}; give the file as it was written") from None
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
-        raise ReviewError(f"{where}: cannot be read ({error})") from None
     columns = dict(zip(meta["fields"].tolist(), data, strict=True))
     missing = [name for name in fields if name not in columns]
     if missing:
@@ -97,6 +93,7 @@ def read_rows(copy: Path, layer: str, *, fields: Sequence[str], where: Path) -> 
         raise ReviewError(
             f"{where}: layer {layer} has no field {', '.join(missing)} (found: {found})"
         )
+    _refuse_words_in_numbers(copy, meta, fields, layer=layer, where=where)
     return Rows(
         layer=layer,
         crs=_crs(meta["crs"], where=where),
@@ -104,6 +101,43 @@ def read_rows(copy: Path, layer: str, *, fields: Sequence[str], where: Path) -> 
         geometries=_geometries(geometry, layer=layer, fids=fids, where=where),
         columns={name: [_plain(value) for value in columns[name]] for name in fields},
     )
+
+
+@contextmanager
+def _reading(layer: str, *, where: Path) -> Iterator[None]:
+    """Turn GDAL's errors on a layer of a review file into geohsal's."""
+    try:
+        yield
+    except pyogrio.errors.DataLayerError:
+        raise ReviewError(f"{where}: no layer {layer}; give the file as it was written") from None
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, sqlite3.Error) as error:
+        reason = " ".join(str(error).split())
+        short = reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-90:]}"
+        raise ReviewError(f"{where}: cannot be read ({short}); restore it from a copy") from None
+
+
+def _refuse_words_in_numbers(
+    copy: Path, meta: dict[str, Any], fields: Sequence[str], *, layer: str, where: Path
+) -> None:
+    """SQLite keeps any value in any column, and GDAL would read a word in a whole number as 0."""
+    whole = {
+        name
+        for name, dtype in zip(meta["fields"].tolist(), meta["dtypes"].tolist(), strict=True)
+        if dtype.startswith("int")
+    }
+    with _reading(layer, where=where), closing(sqlite3.connect(copy)) as connection:
+        for name in fields:
+            if name not in whole:
+                continue
+            row = connection.execute(
+                f'SELECT rowid, "{name}" FROM "{layer}" '
+                f"WHERE typeof(\"{name}\") NOT IN ('integer', 'null') LIMIT 1"
+            ).fetchone()
+            if row is not None:
+                raise ReviewError(
+                    f"{where}: {layer} feature {row[0]}: {name} is {row[1]!r}, not a whole number; "
+                    "correct it in QGIS"
+                )
 
 
 def _crs(text: str | None, *, where: Path) -> CRS | None:
@@ -155,7 +189,8 @@ def content_hash(copy: Path, *, where: Path) -> str:
     """Name of what regions and answers say, whatever the order of rows or state of the file."""
     digest = hashlib.sha256()
     for layer in (REGIONS, ANSWERS):
-        names = pyogrio.read_info(copy, layer=layer)["fields"].tolist()
+        with _reading(layer, where=where):
+            names = pyogrio.read_info(copy, layer=layer)["fields"].tolist()
         rows = read_rows(copy, layer, fields=names, where=where)
         lines = [
             json.dumps(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import rasterio
 import yaml
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -135,6 +136,7 @@ def load_manifest(path: Path) -> Manifest:
         for index, entry in enumerate(top.scenes)
     )
     _refuse_twice([scene.scene_id for scene in scenes], what="scene id", where=where)
+    _refuse_shared_images(scenes, where=where)
     return Manifest(
         version=top.version,
         name=top.name or path.stem,
@@ -154,6 +156,19 @@ def _refuse_twice(names: Sequence[str], *, what: str, where: str) -> None:
             differ = "" if other == name else f" (and {other!r}: only the case differs)"
             raise ManifestError(f"{where}: {what} {name!r} stands twice{differ}; rename one")
         seen[name.casefold()] = name
+
+
+def _refuse_shared_images(scenes: Sequence[SceneSource], *, where: str) -> None:
+    """Test pixels must not be train pixels of another scene; different AOIs may share an image."""
+    seen: dict[tuple[str, str | None], SceneSource] = {}
+    for scene in scenes:
+        first = seen.setdefault((scene.image, scene.aoi), scene)
+        if first.split != scene.split:
+            raise ManifestError(
+                f"{where}: scenes {first.scene_id!r} ({first.split}) and {scene.scene_id!r} "
+                f"({scene.split}) are the same image; give one scene split: blocks, or each its "
+                "own aoi:"
+            )
 
 
 def _classes(entries: Sequence[object], *, where: str) -> tuple[ClassInfo, ...]:
@@ -237,7 +252,8 @@ def _crs(text: str | None, *, where: str) -> str | None:
     if text is None or text == "local":
         return text
     try:
-        CRS.from_user_input(text)
+        with rasterio.Env():  # else PROJ writes a line of its own
+            CRS.from_user_input(text)
     except (CRSError, ValueError):
         raise ManifestError(
             f'{where}: crs: {text!r} is no known CRS; write it like "EPSG:32632", or local'

@@ -2,12 +2,20 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Hashable, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from geohsal.config import explain
@@ -50,6 +58,17 @@ def _list(value: object) -> object:
     return value
 
 
+def _like(pattern: str, meaning: str) -> AfterValidator:
+    """Text that matches a pattern; `meaning` says so in words."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {meaning}")
+        return value
+
+    return AfterValidator(check)
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_number)]
@@ -61,7 +80,7 @@ class ClassText:
 
     id: Annotated[Whole, Field(ge=0, le=254)]
     name: Text
-    color: Annotated[Text, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+    color: Annotated[Text, _like(r"#[0-9a-fA-F]{6}", 'a colour like "#1b6b2f"')]
     description: str = ""
 
 
@@ -98,7 +117,7 @@ class LabelText:
 class SceneText:
     """One entry of `scenes`."""
 
-    id: Annotated[Text, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    id: Annotated[Text, _like(r"[A-Za-z0-9_-]{1,100}", "at most 100 letters, digits, _ and -")]
     image: Text
     bands: dict[Text, Annotated[Whole, Field(ge=1)]] | None = None
     labels: Annotated[LabelText, BeforeValidator(_path_alone)] | None = None
@@ -108,7 +127,7 @@ class SceneText:
     nodata: Number | None = None
     mask: Text | None = None
     crs: Text | None = None
-    sha256: Annotated[Text, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    sha256: Annotated[Text, _like(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -137,7 +156,9 @@ def checked(kind: type[Checked], value: object, *, where: str) -> Checked:
         ManifestError: `where`, then the key, what was found and what is allowed.
     """
     if not isinstance(value, dict):
-        raise ManifestError(f"{where}: must be a mapping of keys, found {value!r}")
+        raise ManifestError(
+            f"{where}: must be a mapping of keys, found {type(value).__name__} ({str(value)[:40]})"
+        )
     odd = [key for key in value if not isinstance(key, str)]
     if odd:
         raise ManifestError(f"{where}: key {odd[0]!r} must be text")

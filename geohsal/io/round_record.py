@@ -6,10 +6,10 @@ Both are Parquet tables in the round's folder; regions.parquet is GeoParquet and
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import geopandas
 import numpy as np
@@ -29,6 +29,7 @@ from geohsal.io.run import Round
 
 FORMAT_VERSION = 1
 _KEY = b"geohsal"
+Row = TypeVar("Row")
 _PLAIN = tuple(
     field.name for field in fields(QueryRegion) if field.name not in ("cell", "mask", "plar_class")
 )
@@ -117,7 +118,7 @@ def read_regions(path: Path) -> list[QueryRegion]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    return [_region(row) for row in _read(path)]
+    return _rows(path, _region)
 
 
 def _region(row: Mapping[str, Any]) -> QueryRegion:
@@ -151,14 +152,21 @@ def read_answers(path: Path) -> AnswerTable:
     Raises:
         DataError: the file is missing or damaged.
     """
-    return tuple(Answer(**row) for row in _read(path))
+    return tuple(_rows(path, lambda row: Answer(**row)))
+
+
+def _rows(path: Path, make: Callable[[Mapping[str, Any]], Row]) -> list[Row]:
+    try:
+        return [make(row) for row in _read(path)]
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read ({reason}); restore it from a copy") from None
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    table = pq.read_table(path)
     version = json.loads((table.schema.metadata or {}).get(_KEY, b"{}")).get("format_version")
     if version != FORMAT_VERSION:
         raise DataError(

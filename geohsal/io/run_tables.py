@@ -263,9 +263,8 @@ def labels_digest(source: LabelSource | None, *, region_px: int) -> str:
         for member in _members(Path(source.path)):
             try:
                 digest.update(f"{member.name} {file_sha256(member)}".encode())
-            except OSError as error:
-                reason = error.strerror or error
-                raise LabelError(f"{member}: cannot be read ({reason})") from None
+            except DataError as error:
+                raise LabelError(str(error)) from None
     return digest.hexdigest()[:32]
 
 

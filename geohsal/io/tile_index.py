@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 from rasterio.windows import Window
+from shapely.errors import GEOSException
 
 from geohsal.errors import DataError
 from geohsal.geo.scene import Tile
@@ -82,18 +83,20 @@ def read_tiles(path: Path) -> list[Tile]:
     """
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        version = int((table.schema.metadata or {}).get(b"format_version", b"0"))
+        rows = table.to_pylist() if version == FORMAT_VERSION else []
+        tiles = [_tile(row) for row in rows]
+    except (OSError, ValueError, KeyError, pa.ArrowException, GEOSException) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
             f"{path}: cannot be read ({reason}); delete it and run geohsal tile again"
         ) from None
-    version = int((table.schema.metadata or {}).get(b"format_version", b"0"))
     if version != FORMAT_VERSION:
         raise DataError(
             f"{path}: a tile index of format {version or 'unknown'}, this geohsal reads "
             f"{FORMAT_VERSION}; delete it and run geohsal tile again"
         )
-    return [_tile(row) for row in table.to_pylist()]
+    return tiles
 
 
 def _tile(row: dict[str, Any]) -> Tile:

@@ -30,6 +30,10 @@ def load_encoder_weights(encoder: nn.Module, weights: str, *, name: str) -> None
     """
     if weights.endswith(".safetensors"):
         state = _file_state(Path(weights))
+    elif Path(weights).exists():
+        raise ConfigError(
+            f"model.weights {weights!r}: is not a .safetensors file, and no other format is read"
+        )
     elif "_Weights." in weights:
         state = _torchgeo_state(weights)
     else:
@@ -41,7 +45,9 @@ def _file_state(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: weights cannot be read ({error})") from None
+        raise ModelError(
+            f"model.weights {path}: cannot be read ({error}); give the path of a .safetensors file"
+        ) from None
 
 
 def _torchgeo_state(weights: str) -> dict[str, Tensor]:

@@ -29,12 +29,6 @@ def cell_draws(
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def round_seed(seed: int, round_index: int) -> int:
-    """Seed of one round, so that rounds draw independently of each other."""
-    digest = blake2b(f"{seed}\0round\0{round_index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -38,7 +38,8 @@ def calibrate(
     statistics of the others; the final `statistics` (all pixels) then use them.
 
     Args:
-        pixels: all sampled labelled pixels, withheld ones marked.
+        pixels: all sampled labelled pixels, withheld ones marked. The error mask is calibrated
+            on withheld pixels whose region the EMD did not learn from.
         statistics: fitted on all of them.
         num_classes: C.
         plar: rule, precision, folds.
@@ -55,7 +56,8 @@ def calibrate(
     seen = None
     if len(outside) and len(inside):
         seen = fit_statistics(inside, num_classes=num_classes, config=plar, seed=seed)
-    mask = fit_error_mask(outside, config=emd, seed=seed)
+    unseen = outside if outside.error_seen is None else outside.take(~outside.error_seen)
+    mask = fit_error_mask(unseen, config=emd, seed=seed)
     folded = held_out_scores(sample, statistics=statistics, config=plar, seed=seed)
     draft = Thresholds(
         gate=calibrate_gates(sample, folded, seen=seen, statistics=statistics, config=plar),

@@ -41,6 +41,7 @@ class LabelledPixels:
     confidence: NDArray[np.floating]  # [n], largest probability of the teacher
     error: NDArray[np.floating]  # [n], raw error probability of the EMD
     disagreement: NDArray[np.bool_] | None = None  # [n], teacher and friend differ
+    error_seen: NDArray[np.bool_] | None = None  # [n], the EMD learned from the region
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -35,7 +35,7 @@ def collect_pixels(
     regions: Sequence[LabelledRegion],
     *,
     withheld: frozenset[str],
-    numbers: Sequence[int] | None = None,
+    learn_errors_at: frozenset[str] = frozenset(),
 ) -> LabelledPixels:
     """Teacher features, labels and doubts at the sampled pixels of the labelled regions.
 
@@ -44,9 +44,8 @@ def collect_pixels(
         open_scene: opens a scene by id.
         regions: the labelled regions with their sampled pixels.
         withheld: keys of the regions that the supervised loss does not see.
-        numbers: region ids to report (unique over all scenes); default: position in `regions`.
+        learn_errors_at: keys of the withheld regions that the error-mask decoder learns from.
     """
-    ids = list(range(len(regions))) if numbers is None else list(numbers)
     by_scene: dict[str, list[int]] = {}
     for position, region in enumerate(regions):
         by_scene.setdefault(region.scene_id, []).append(position)
@@ -54,11 +53,7 @@ def collect_pixels(
     for scene_id in sorted(by_scene):
         scene = open_scene(scene_id)
         try:
-            points = _points(
-                [regions[i] for i in by_scene[scene_id]],
-                [ids[i] for i in by_scene[scene_id]],
-                withheld,
-            )
+            points = _points(regions, by_scene[scene_id], withheld, learn_errors_at)
             for chunk in chunks(scene.scene.height, scene.scene.width, size=chunk_px(predictor)):
                 part = _collect_chunk(predictor, scene, chunk, points)
                 if part is not None:
@@ -71,18 +66,26 @@ def collect_pixels(
 
 
 def _points(
-    regions: Sequence[LabelledRegion], ids: Sequence[int], withheld: frozenset[str]
+    regions: Sequence[LabelledRegion],
+    positions: Sequence[int],
+    withheld: frozenset[str],
+    learn_errors_at: frozenset[str],
 ) -> dict[str, NDArray[np.int64]]:
-    sizes = [len(region.classes) for region in regions]
-    pixels = np.concatenate([region.pixels for region in regions]).astype(np.int64)
+    """Sampled pixels of some regions; a region's id is its position, unique over all scenes."""
+    own = [regions[position] for position in positions]
+    sizes = [len(region.classes) for region in own]
+    pixels = np.concatenate([region.pixels for region in own]).astype(np.int64)
+
+    def spread(values: Sequence[int]) -> NDArray[np.int64]:
+        return np.repeat(np.asarray(values, np.int64), sizes)
+
     return {
         "row": pixels[:, 0],
         "col": pixels[:, 1],
-        "label": np.concatenate([region.classes for region in regions]).astype(np.int64),
-        "region": np.repeat(np.asarray(ids, np.int64), sizes),
-        "withheld": np.repeat(
-            np.asarray([region.key in withheld for region in regions], np.int64), sizes
-        ),
+        "label": np.concatenate([region.classes for region in own]).astype(np.int64),
+        "region": spread(positions),
+        "withheld": spread([region.key in withheld for region in own]),
+        "error_seen": spread([region.key in learn_errors_at for region in own]),
     }
 
 
@@ -111,6 +114,7 @@ def _collect_chunk(
         "label": points["label"][inside],
         "region": points["region"][inside],
         "withheld": points["withheld"][inside].astype(np.bool_),
+        "error_seen": points["error_seen"][inside].astype(np.bool_),
         "teacher": output.teacher[row, col].cpu().numpy(),
         "confidence": output.confidence[row, col].cpu().numpy().astype(np.float64),
         "error": output.error_logits[row, col].sigmoid().cpu().numpy().astype(np.float64),

@@ -165,13 +165,18 @@ def fit_round(
     Raises:
         RunError: the checkpoint belongs to another request, or cannot be read.
     """
+    learn_errors_at = error_keys(data.withheld, seed=config.seed)
 
     def predictor(frozen: InferenceNetworks) -> Predictor:
         return Predictor(frozen, scale=data.scale, grid=window_grid(config), device=device)
 
     def refresh(frozen: InferenceNetworks) -> RefineState:
         pixels = collect_pixels(
-            predictor(frozen), data.opener, data.regions, withheld=data.withheld
+            predictor(frozen),
+            data.opener,
+            data.regions,
+            withheld=data.withheld,
+            learn_errors_at=learn_errors_at,
         )
         return fit_refine_state(pixels, num_classes=data.num_classes, config=config)
 
@@ -189,7 +194,12 @@ def fit_round(
         trainer = _trainer(
             config, plan, device, checkpoint, _Report(log, advance), _Request(request)
         )
-        trainer.fit(module, _loaders(data, config, plan), ckpt_path=resume, weights_only=True)
+        trainer.fit(
+            module,
+            _loaders(data, learn_errors_at, config, plan),
+            ckpt_path=resume,
+            weights_only=True,
+        )
     if module.best_teacher is not None:
         module.networks.teacher.load_state_dict(module.best_teacher)
     module.networks.to(device).eval()
@@ -282,13 +292,15 @@ def precision(name: str, device: torch.device) -> Any:
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
 
 
-def _loaders(data: RoundData, config: Config, plan: RoundPlan) -> CombinedLoader:
+def _loaders(
+    data: RoundData, learn_errors_at: frozenset[str], config: Config, plan: RoundPlan
+) -> CombinedLoader:
     train = config.train
     labelled = LabelledCrops(
         data.opener,
         regions=data.regions,
         withheld=data.withheld,
-        learn_errors_at=error_keys(data.withheld, seed=config.seed),
+        learn_errors_at=learn_errors_at,
         scale=data.scale,
         crop_px=train.crop_px,
         seed=seed_of(config.seed, "labelled", plan.round_index),

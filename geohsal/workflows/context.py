@@ -106,7 +106,11 @@ def open_context(run_dir: Path, *, config: Config | None = None) -> RunContext:
         record=record,
         tiles=tiles,
         opener=scene_opener(
-            manifest, all_tiles, labels=run.labels, max_pixels=chosen.tile.max_pixels
+            manifest,
+            all_tiles,
+            labels=run.labels,
+            max_pixels=chosen.tile.max_pixels,
+            grids={scene_id: entry.scene for scene_id, entry in record.scenes.items()},
         ),
     )
 

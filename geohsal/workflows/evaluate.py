@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +11,9 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geohsal.config import FORMAT_VERSION
 from geohsal.data.sources import SceneCrops
-from geohsal.errors import LabelError, RunError
+from geohsal.errors import DataError, LabelError, RunError
 from geohsal.geo.states import IGNORE_INDEX, Split
-from geohsal.io.atomic import read_json, write_json
+from geohsal.io.atomic import read_record, write_json
 from geohsal.io.label_store import read_label_raster
 from geohsal.io.labels import read_truth
 from geohsal.io.run import Round
@@ -70,7 +69,7 @@ def evaluate(
     round_ = context.run.last_trained()
     if round_ is None:
         raise RunError(f"{run_dir}: no round is trained yet; run: geohsal train {run_dir}")
-    model_hash = str(read_json(round_.model_json)["model_hash"])
+    model_hash = str(read_record(round_.model_json, "model_hash")["model_hash"])
     kept = _kept(round_, model_hash)
     if kept is not None:
         return kept
@@ -101,12 +100,15 @@ def evaluate(
 def _kept(round_: Round, model_hash: str) -> Evaluation | None:
     if not round_.evaluation.exists():
         return None
-    values: dict[str, Any] = read_json(round_.evaluation)
-    if values.pop("format_version") != FORMAT_VERSION or values["model_hash"] != model_hash:
+    try:  # a damaged record is measured again
+        values = read_record(round_.evaluation, "absent", "confusion", "model_hash")
+        if values.pop("format_version") != FORMAT_VERSION or values["model_hash"] != model_hash:
+            return None
+        values["absent"] = tuple(values["absent"])
+        values["confusion"] = tuple(tuple(row) for row in values["confusion"])
+        return Evaluation(**values)
+    except (DataError, KeyError, TypeError):
         return None
-    values["absent"] = tuple(values["absent"])
-    values["confusion"] = tuple(tuple(row) for row in values["confusion"])
-    return Evaluation(**values)
 
 
 def _evaluation(

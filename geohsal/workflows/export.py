@@ -11,17 +11,19 @@ import numpy as np
 import rasterio
 import shapely
 from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from shapely.geometry import Polygon
 
 from geohsal.config import load_config
-from geohsal.errors import PartialError, RasterError, RequestError, ReviewError, RunError
+from geohsal.errors import DataError, PartialError, RasterError, RequestError, ReviewError, RunError
 from geohsal.geo.patches import Patches, find_patches
 from geohsal.geo.scene import ClassInfo, Scene
 from geohsal.geo.states import IGNORE_INDEX, UNDECIDED, PixelState
 from geohsal.io.atomic import replacing
+from geohsal.io.fingerprint import file_sha256
 from geohsal.io.gdal import quiet
 from geohsal.io.geopackage import (
     RowList,
@@ -150,8 +152,7 @@ def _digest(run: Run, round_: Round, scenes: Sequence[str], what: What) -> str:
     digest = hashlib.sha256()
     for path in paths:
         if path.exists():
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 
@@ -191,8 +192,8 @@ def _export(
         _write(summary.out, groups, classes, request)
     if failures:
         raise PartialError(
-            f"{summary.out}: {len(failures)} of {len(summary.scenes)} scenes failed: "
-            + "; ".join(f"{name}: {text}" for name, text in failures.items()),
+            f"{summary.out}: {len(failures)} of {len(summary.scenes)} scenes failed and are not "
+            "in it",
             failures=failures,
         )
     rows_all = [row for rows, _ in groups for row in rows.values]
@@ -320,5 +321,8 @@ def _write(
         frame = geopandas.GeoDataFrame(list(rows.values), geometry=rows.geometries, crs=crs)
         if out.suffix == ".parquet":
             frame.to_parquet(part, index=False)
-        else:
+            return
+        try:
             frame.to_file(part, driver="FlatGeobuf", engine="pyogrio")
+        except (DataSourceError, DataLayerError) as error:
+            raise DataError(f"{out}: cannot be written ({error})") from None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from geohsal.errors import RequestError, ReviewError, RunError
 from geohsal.geo.scene import Scene
 from geohsal.io.answer_file import write_answers_file
-from geohsal.io.atomic import read_json, write_json
+from geohsal.io.atomic import read_record, write_json
 from geohsal.io.label_store import (
     LabelArrays,
     read_label_raster,
@@ -106,7 +106,7 @@ def _ingest(run: Run, manifest: Manifest, paths: Sequence[Path], dry_run: bool) 
         scenes=scenes,
         classes=manifest.classes,
         round=round_.index,
-        request=read_json(round_.query_json).get("request"),
+        request=read_record(round_.query_json).get("request"),
     )
     if not review.counts.done:
         counts = review.counts
@@ -150,13 +150,17 @@ def _already_in(run: Run, origins: Mapping[Path, tuple[int | None, str]]) -> Ing
     rounds = {index for index, _ in origins.values()}
     current = run.current.index
     for index in range(current):
-        known = read_json(run.round(index).ingest_json)["files"]
+        known = read_record(run.round(index).ingest_json, "files")["files"]
         names = ", ".join(sorted(known))
         if contents != set(known.values()):
             if index in rounds:
+                last = index == current - 1 and run.current.step == "tiled"
+                back = (
+                    f"take that back first (geohsal ingest {run.path} --undo), or " if last else ""
+                )
                 raise RunError(
-                    f"{run.path}: round {index} is already ingested from {names}; take that back "
-                    f"first (geohsal ingest {run.path} --undo), or give round {current}'s files"
+                    f"{run.path}: round {index} is already ingested from {names}; {back}give round "
+                    f"{current}'s files"
                 )
             continue
         if not _standing(run, index):

@@ -60,7 +60,7 @@ bands: [blue, green, red, nir]
 # `aoi: area.gpkg` leaves out what lies outside.
 scenes:
   # The usual case. A bare path to labels needs one layer with a field class, class_name or
-  # class_id. `truth` is full ground truth: only `answer`, `simulate` and `evaluate` read it,
+  # class_id. `truth` is full ground truth: only `answer` and `evaluate` read it,
   # never training. A real project has none.
   - id: west_1
     image: scenes/west_1.tif
@@ -83,7 +83,7 @@ scenes:
     split: train
 
   # Kept apart: `evaluate` measures here, nothing else looks at it. To split one large scene into
-  # blocks instead:   split: blocks   (see the key `blocks` in the documentation)
+  # blocks instead:   split: blocks   (see README, "The manifest")
   - id: east_2
     image: scenes/east_2.tif
     truth: {path: truth/east_2.tif, ignore: [255]}

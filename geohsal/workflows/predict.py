@@ -19,7 +19,7 @@ from geohsal.geo.scene import Scene
 from geohsal.geo.states import IGNORE_INDEX, PixelState
 from geohsal.io.atomic import write_json
 from geohsal.io.cog import open_cog
-from geohsal.io.gdal import quiet
+from geohsal.io.gdal import GDAL_ERRORS, quiet
 from geohsal.io.manifest import SceneSource
 from geohsal.training.maps import ChunkMaps, judge_window, scene_chunks
 from geohsal.training.model_io import Model, load_model
@@ -79,6 +79,8 @@ def predict(
         RunError: the run has no trained round.
         PartialError: some rasters failed; the others are written.
     """
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out}: is a file; give a folder with -o")
     folder, jobs = _jobs(run_dir, rasters, model)
     loaded = load_model(folder)
     jobs = jobs or [_outside(Path(raster), loaded) for raster in rasters]
@@ -172,8 +174,7 @@ class _Predict:
             if not written and not kept:
                 raise next(iter([GeohsalError("; ".join(failures.values()))]))
             raise PartialError(
-                f"{len(failures)} of {len(jobs)} rasters failed, see {self.out / 'failures.json'}: "
-                + "; ".join(failures.values()),
+                f"{len(failures)} of {len(jobs)} rasters failed, see {self.out / 'failures.json'}",
                 failures=failures,
             )
         return PredictSummary(
@@ -196,8 +197,11 @@ class _Predict:
         paths = [self._path(name, kind) for kind in KINDS]
         if not all(path.exists() for path in paths):
             return False
-        with quiet(), rasterio.open(paths[0]) as source:
-            found = source.tags().get("GEOHSAL_MODEL")
+        try:
+            with quiet(), rasterio.open(paths[0]) as source:
+                found = source.tags().get("GEOHSAL_MODEL")
+        except GDAL_ERRORS:
+            found = None
         if found == self.model.model_hash:
             return True
         if not self._overwrite:

@@ -5,8 +5,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -106,22 +107,15 @@ def query(
         summary = _finished(round_, request, overwrite=overwrite, budget=text)
         if summary is not None:
             return summary
-    work = _Query(context, round_, load_model(round_.model_dir), request)
     reporter = progress or Silent()
-    plan = ScenePass(
-        model_dir=round_.model_dir,
-        opener=context.opener,
-        config=context.config,
-        device=device,
-        blocked=work.blocked,
-    )
-    with scene_judges(plan, work.model, workers=workers) as judges:
-        candidates = work.judge_scenes(judges, reporter)
-    selection = work.select(candidates, wanted)
-    regions = work.regions(candidates, selection)
-    summary = work.summary(regions, selection, wanted)
     if dry_run:
-        return summary
+        with TemporaryDirectory() as folder:
+            elsewhere = Round(index=round_.index, run_dir=Path(folder))
+            work = _Query(context, round_, elsewhere, request)
+            return replace(work.choose(wanted, workers, device, reporter)[1], files=())
+    _clear(round_)
+    work = _Query(context, round_, round_, request)
+    regions, summary = work.choose(wanted, workers, device, reporter)
     work.write(regions)
     work.write_record(summary)
     return summary
@@ -164,10 +158,16 @@ def _finished(round_: Round, request: str, *, overwrite: bool, budget: str) -> Q
         path = round_.dir / name
         if path.exists() and is_edited(path):
             raise RunError(f"{path}: has been edited or is open in QGIS; ingest it or move it away")
-    for name in written["summary"]["files"]:
-        (round_.dir / name).unlink(missing_ok=True)
-    round_.query_json.unlink()
     return None
+
+
+def _clear(round_: Round) -> None:
+    """Take back a query that is about to be made anew; its review files are known as unedited."""
+    if round_.query_json.exists():
+        written = read_json(round_.query_json)
+        round_.query_json.unlink()
+        for name in written["summary"]["files"]:
+            (round_.dir / name).unlink(missing_ok=True)
 
 
 def _summary_from(values: Mapping[str, Any], round_: Round) -> QuerySummary:
@@ -182,18 +182,40 @@ def _summary_from(values: Mapping[str, Any], round_: Round) -> QuerySummary:
 
 
 class _Query:
-    """One query under way: everything that its steps share."""
+    """One query under way: everything that its steps share.
 
-    def __init__(self, context: RunContext, round_: Round, model: Model, request: str) -> None:
+    `asking` is the open round of the run; maps and files are written to `target`, which for a dry
+    run is a round elsewhere.
+    """
+
+    def __init__(self, context: RunContext, asking: Round, target: Round, request: str) -> None:
         self.context = context
-        self.round = round_
-        self.model = model
+        self.asking = asking
+        self.round = target
+        self.model: Model = load_model(asking.model_dir)
         self.request = request
         self.scenes: dict[str, Scene] = context.scenes
         self.blocked, self.resting = blocked_pixels(context.run, self.scenes)
         self.states: Counter[str] = Counter()
-        self._unit = unit_hash(context, round_)
+        self._unit = unit_hash(context, asking)
         self._weights = class_weights(_labelled_pixels(context))
+
+    def choose(
+        self, budget: Budget, workers: int, device: str, progress: Progress
+    ) -> tuple[list[QueryRegion], QuerySummary]:
+        """Judge every scene, then choose regions within the budget."""
+        plan = ScenePass(
+            model_dir=self.asking.model_dir,
+            opener=self.context.opener,
+            config=self.context.config,
+            device=device,
+            blocked=self.blocked,
+        )
+        with scene_judges(plan, self.model, workers=workers) as judges:
+            candidates = self.judge_scenes(judges, progress)
+        selection = self.select(candidates, budget)
+        regions = self.regions(candidates, selection)
+        return regions, self.summary(regions, selection, budget)
 
     # --- judge ---------------------------------------------------------------------------------
 
@@ -326,7 +348,7 @@ class _Query:
     def write(self, regions: Sequence[QueryRegion]) -> None:
         """Review file, and the round's own record of what was asked."""
         answers: list[Answer] = []
-        passport = read_json(self.round.model_json)
+        passport = read_json(self.asking.model_json)
         for path, own in self._files(regions):
             used = sorted({region.scene_id for region in own})
             answers += write_review(

@@ -264,11 +264,7 @@ def initial_networks(context: RunContext, round_: Round) -> TeacherStudentFriend
 
 def _validator(context: RunContext, device: torch.device) -> Any:
     """MIoU of frozen networks on the manifest's labels in val cores; None where there are none."""
-    scenes = [
-        scene_id
-        for scene_id in context.scenes_with("val")
-        if heldout_labels(context.run, scene_id).exists()
-    ]
+    scenes = [scene_id for scene_id in context.scenes_with("val") if _has_val(context, scene_id)]
 
     def validate(frozen: InferenceNetworks) -> float | None:
         predictor = Predictor(
@@ -284,6 +280,16 @@ def _validator(context: RunContext, device: torch.device) -> Any:
         return accuracy_from_confusion(matrix, context.manifest.class_names).miou
 
     return validate if scenes else _no_validation
+
+
+def _has_val(context: RunContext, scene_id: str) -> bool:
+    """Whether the manifest labels any pixel of the scene's val cores."""
+    path = heldout_labels(context.run, scene_id)
+    if not path.exists():
+        return False
+    with context.open(scene_id) as scene:
+        known = read_label_raster(path).classes != IGNORE_INDEX
+        return bool((known & (scene.splits(scene.scene.extent) == Split.VAL)).any())
 
 
 def _no_validation(_: InferenceNetworks) -> float | None:
@@ -332,12 +338,19 @@ def metrics_of(
     }
 
 
+PROVEN = ("calibrated", "isotonic", "left-out class")
+"""Sources of thresholds that rest on withheld regions."""
+
+NOT_IN_USE = ("unused", "off")
+"""Sources of thresholds that the settings switch off."""
+
+
 def fallbacks(thresholds: dict[str, Any], names: tuple[str, ...]) -> list[dict[str, str]]:
     """Every class and threshold that does not run on withheld evidence, and why."""
     found = []
     for kind in ("gate", "margin", "confidence", "abstain"):
         for number, entry in enumerate(thresholds[kind]):
-            if entry["source"] != "calibrated":
+            if entry["source"] not in PROVEN + NOT_IN_USE:
                 found.append(
                     {
                         "threshold": f"{kind} of {names[number]}",
@@ -348,7 +361,7 @@ def fallbacks(thresholds: dict[str, Any], names: tuple[str, ...]) -> list[dict[s
                 )
     for kind in ("suspect", "temperature", "calibration"):
         entry = thresholds[kind]
-        if entry["source"] not in ("calibrated", "isotonic"):
+        if entry["source"] not in PROVEN + NOT_IN_USE:
             found.append({"threshold": kind, "source": entry["source"], "reason": entry["reason"]})
     if thresholds["error_source"] != "emd":
         found.append(

@@ -123,8 +123,8 @@ def scene(**keys: Any) -> list[dict[str, Any]]:
         ({"version": 2}, "version"),
         ({"version": None}, "version"),
         ({"scenes": []}, "scenes"),
-        ({"scenes": ["north.tif"]}, "scenes[0]: must be a mapping of keys, found 'north.tif'"),
-        ({"scenes": scene(id="a b")}, "id: String should match pattern"),
+        ({"scenes": ["north.tif"]}, "scenes[0]: must be a mapping of keys, found str (north.tif)"),
+        ({"scenes": scene(id="a b")}, "id: must be at most 100 letters"),
         ({"scenes": scene() + scene()}, "scene id 'north' stands twice; rename one"),
         ({"scenes": scene(id=7)}, "must be text, found 7; write it in quotes"),
         ({"scenes": scene(split="tests")}, "split: Input should be 'train', 'val', 'test' or"),
@@ -198,3 +198,21 @@ def test_unknown_scene_has_a_suggestion(make_manifest: ManifestFactory) -> None:
     manifest = load_manifest(make_manifest())
     with pytest.raises(ManifestError, match="no scene 'nroth'; did you mean 'north'"):
         manifest.scene("nroth")
+
+
+def test_one_image_cannot_be_train_and_test(tmp_path: Path) -> None:
+    twice = FULL.split("scenes:")[0] + (
+        "scenes:\n  - {id: a, image: x.tif%s}\n  - {id: b, image: x.tif, split: test}\n"
+    )
+    with pytest.raises(ManifestError, match=r"'a' \(train\) and 'b' \(test\) are the same image"):
+        load_manifest(written(tmp_path, twice % ""))
+    assert load_manifest(written(tmp_path, twice % ", aoi: here.gpkg")).scenes[0].aoi
+
+
+def test_an_unknown_crs_leaves_no_line_of_projs_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = FULL.replace("EPSG:32632", "EPSG:99999")
+    with pytest.raises(ManifestError, match="no known CRS"):
+        load_manifest(written(tmp_path, text))
+    assert capfd.readouterr().err == ""

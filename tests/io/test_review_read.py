@@ -20,6 +20,7 @@ from shapely.ops import split
 from geohsal.errors import ReviewError
 from geohsal.io.gpkg_edit import editing
 from geohsal.io.review_read import ReviewedRegion
+from geohsal.io.review_rows import read_origin
 
 
 @pytest.fixture
@@ -408,3 +409,24 @@ def test_class_ids_are_the_manifests(asked: Asked) -> None:
     tick(asked.path)
     with pytest.raises(ReviewError, match=r"suggested_class 2(\.0)? is not a class id \(0 to 1\)"):
         asked.read(classes=CLASSES[:2])
+
+
+@pytest.mark.parametrize("layer", ["query_regions", "answers"])
+def test_a_file_without_a_layer_is_refused_in_one_line(asked: Asked, layer: str) -> None:
+    with sqlite3.connect(asked.path) as connection:
+        connection.execute(f"DELETE FROM gpkg_contents WHERE table_name = '{layer}'")
+        connection.execute(f"DELETE FROM gpkg_geometry_columns WHERE table_name = '{layer}'")
+        connection.execute(f"DROP TABLE {layer}")
+    with pytest.raises(ReviewError, match=f"no layer {layer}"):
+        read_origin(asked.path)
+
+
+def test_a_word_in_a_class_column_is_not_read_as_class_0(asked: Asked) -> None:
+    with sqlite3.connect(asked.path) as connection:
+        for (trigger,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            connection.execute(f'DROP TRIGGER "{trigger}"')
+        connection.execute("UPDATE answers SET assigned_class = 'forest' WHERE fid = 1")
+    with pytest.raises(ReviewError, match="answers feature 1: assigned_class is 'forest'"):
+        asked.read(asked.path)

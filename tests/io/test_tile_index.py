@@ -70,3 +70,16 @@ def test_damage_and_other_versions_are_named(tmp_path):
     pq.write_table(table.replace_schema_metadata({b"format_version": b"9"}), path)
     with pytest.raises(DataError, match="a tile index of format 9, this geohsal reads 1"):
         read_tiles(path)
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "tiles.parquet"
+    table = pq.read_table(write_other(path))
+    pq.write_table(table.drop_columns(["core_row_off"]), path)
+    with pytest.raises(DataError, match=r"tiles\.parquet: cannot be read"):
+        read_tiles(path)
+
+
+def write_other(path):
+    write_tiles(path, [tile(0)])
+    return path

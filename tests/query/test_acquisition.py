@@ -8,7 +8,7 @@ import pytest
 from geohsal.config import QueryConfig
 from geohsal.geo.states import IGNORE_INDEX, PixelState
 from geohsal.query.acquisition import ACQUISITION_FUNCTIONS, PixelEvidence, class_weights
-from geohsal.query.draws import cell_draws, round_seed
+from geohsal.query.draws import cell_draws
 
 EvidenceFactory = Callable[..., PixelEvidence]
 
@@ -78,11 +78,6 @@ def test_draws_are_uniform() -> None:
     assert np.abs(counts - 1000).max() < 150  # five standard deviations
     assert abs(np.corrcoef(draws[:, :-1].ravel(), draws[:, 1:].ravel())[0, 1]) < 0.05
     assert abs(np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]) < 0.05
-
-
-def test_rounds_have_seeds_of_their_own() -> None:
-    seeds = {round_seed(seed, index) for seed in range(5) for index in range(5)}
-    assert len(seeds) == 25
 
 
 @pytest.mark.parametrize(

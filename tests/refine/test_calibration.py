@@ -13,7 +13,7 @@ from geohsal.geo.states import PixelState
 from geohsal.refine.calibration import calibrate
 from geohsal.refine.error_mask import error_probability
 from geohsal.refine.plar import refine
-from geohsal.refine.statistics import fit_statistics
+from geohsal.refine.statistics import LabelledPixels, fit_statistics
 from geohsal.refine.thresholds import Thresholds
 
 PLAR = PlarConfig()
@@ -183,3 +183,29 @@ def test_thresholds_survive_json_and_damage_is_named(make_world, label_world):
 def test_calibration_repeats_by_seed(make_world, label_world):
     pixels = label_world(make_world(), known=3, regions=10, per_region=10)
     assert _fit(pixels, num_classes=3)[1] == _fit(pixels, num_classes=3)[1]
+
+
+def test_the_error_mask_is_calibrated_where_the_decoder_did_not_learn() -> None:
+    """Scores that are perfect on regions it learned from, and worthless elsewhere."""
+    rng = np.random.default_rng(0)
+    count, regions = 4000, 40
+    region = np.repeat(np.arange(regions), count // regions)
+    label = (region % 2).astype(np.int64)
+    wrong = rng.random(count) < 0.3
+    learned = region % 4 < 2
+    pixels = LabelledPixels(
+        features=rng.normal(size=(count, 4)).astype(np.float32) + label[:, None],
+        label=label,
+        region=region,
+        withheld=np.ones(count, dtype=np.bool_) & (region >= 2),
+        teacher=np.where(wrong, 1 - label, label),
+        confidence=np.full(count, 0.8),
+        error=np.where(learned, wrong, rng.random(count)).astype(np.float64),
+    )
+    options = {"num_classes": 2, "plar": PlarConfig(), "ssl": SslConfig(), "emd": EmdConfig()}
+    statistics = fit_statistics(pixels, num_classes=2, config=PlarConfig(), seed=0)
+    naive = calibrate(pixels, statistics, seed=0, **options)
+    honest = calibrate(replace(pixels, error_seen=learned), statistics, seed=0, **options)
+    assert naive.error_source == "emd"
+    assert honest.error_source == "confidence"
+    assert honest.health.pixels < naive.health.pixels

@@ -274,3 +274,13 @@ def test_metrics_name_every_fallback(queried: Run) -> None:
         assert entry["reason"]
     assert len(metrics["thresholds"]["gate"]) == 6
     assert metrics["history"][-1]["step"] == 12
+
+
+def test_a_dry_run_changes_nothing(run: Run) -> None:
+    def everything() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()}
+
+    before = everything()
+    found = query(run.path, budget="3regions", overwrite=True, dry_run=True)
+    assert (found.regions, found.files) == (3, ())
+    assert everything() == before
