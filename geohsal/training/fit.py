@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -26,7 +27,8 @@ from geohsal.data.dataset import (
 )
 from geohsal.data.index import LabelledRegion, error_keys
 from geohsal.data.sources import SceneOpener
-from geohsal.errors import RunError
+from geohsal.errors import DataError, RunError
+from geohsal.io.atomic import replacing
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
 from geohsal.training.collect import collect_pixels
 from geohsal.training.inference import Predictor
@@ -113,6 +115,24 @@ class _Report(L.Callback):
         assert isinstance(pl_module, TsfModule)
         rows = [json.dumps(row, sort_keys=True) for row in pl_module.history]
         self._log.write_text("\n".join(rows) + "\n", "utf-8")
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints written beside their place and renamed, also where /tmp is another disk."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write the whole file or leave the old one.
+
+        Raises:
+            DataError: the folder cannot be written or the disk is full.
+        """
+        with replacing(Path(path)) as part:
+            try:
+                torch.save(checkpoint, part)
+            except RuntimeError as error:  # torch's own word for a full disk
+                raise DataError(f"{path}: cannot be written ({error})") from None
 
 
 class _Request(L.Callback):
@@ -275,6 +295,7 @@ def _trainer(
         max_epochs=plan.parts,
         gradient_clip_val=config.train.grad_clip or None,
         callbacks=[*callbacks, keep],
+        plugins=[_WholeFiles()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -134,7 +134,15 @@ def load_model(folder: Path) -> Model:
             refine_state = RefineState.from_parts(
                 _load(folder, STATISTICS, passport), passport["thresholds"]
             )
-    except (KeyError, TypeError, RuntimeError, ConfigError) as error:
+        names = tuple(str(band["name"]) for band in bands)
+        scale = BandScale(
+            mean=tuple(float(band["mean"]) for band in bands),
+            std=tuple(float(band["std"]) for band in bands),
+        )
+        model_hash = passport["model_hash"]
+        if not isinstance(model_hash, str):
+            raise TypeError("model_hash is not text")
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{folder}: model.json and weights do not fit together ({reason})"
@@ -143,12 +151,10 @@ def load_model(folder: Path) -> Model:
         networks=networks,
         refine_state=refine_state,
         config=config,
-        bands=tuple(band["name"] for band in bands),
-        scale=BandScale(
-            mean=tuple(band["mean"] for band in bands), std=tuple(band["std"] for band in bands)
-        ),
+        bands=names,
+        scale=scale,
         classes=classes,
-        model_hash=passport["model_hash"],
+        model_hash=model_hash,
     )
 
 

@@ -1,7 +1,6 @@
 """`geohsal query`: predict, refine, score, select; rasters and the review file of the round."""
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,11 @@ from rasterio.windows import Window
 from geohsal import __version__
 from geohsal.config import FORMAT_VERSION
 from geohsal.data.dataset import seed_of
-from geohsal.errors import RunError
+from geohsal.errors import DataError, RunError
 from geohsal.geo.budget import Budget, parse_budget
 from geohsal.geo.scene import QueryRegion, Scene, SceneMaps
 from geohsal.geo.states import PixelState
-from geohsal.io.atomic import read_json, replacing, write_json
+from geohsal.io.atomic import read_record, write_json
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.geopackage import file_groups
 from geohsal.io.gpkg_read import is_edited
@@ -37,6 +36,7 @@ from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.asked import blocked_pixels, slices_of, unchanged
 from geohsal.workflows.context import RunContext, open_context
 from geohsal.workflows.progress import Progress, Silent
+from geohsal.workflows.query_parts import read_part, write_part
 from geohsal.workflows.round_rasters import read_maps, read_states, write_maps, write_view
 from geohsal.workflows.scene_pass import SceneJudges, ScenePass, scene_judges
 
@@ -94,7 +94,7 @@ def query(
     """
     context = open_context(run_dir)
     round_ = context.run.current
-    text = budget or context.config.query.budget
+    text = context.config.query.budget if budget is None else budget
     wanted = parse_budget(
         text, pool_pixels=context.record.train_valid_pixels, local=context.record.local
     )
@@ -113,9 +113,9 @@ def query(
             elsewhere = Round(index=round_.index, run_dir=Path(folder))
             work = _Query(context, round_, elsewhere, request)
             return replace(work.choose(wanted, workers, device, reporter)[1], files=())
-    _clear(round_)
     work = _Query(context, round_, round_, request)
     regions, summary = work.choose(wanted, workers, device, reporter)
+    _clear(round_)
     work.write(regions)
     work.write_record(summary)
     return summary
@@ -131,7 +131,8 @@ def request_hash(context: RunContext, round_: Round, budget: str) -> str:
 def unit_hash(context: RunContext, round_: Round) -> str:
     """Identifies the maps of a round: model, settings of refinement and query, labels."""
     config = context.config
-    parts = [str(read_json(round_.model_json)["model_hash"]), repr(config.plar), repr(config.query)]
+    model_hash = str(read_record(round_.model_json, "model_hash")["model_hash"])
+    parts = [model_hash, repr(config.plar), repr(config.query)]
     parts += [repr(config.ssl), repr(config.emd), str(config.seed)]
     parts += [file_sha256(context.run.labels(scene_id)) for scene_id in context.record.scenes]
     if context.run.ledger.exists():
@@ -145,7 +146,7 @@ def _finished(round_: Round, request: str, *, overwrite: bool, budget: str) -> Q
     Raises:
         RunError: another request without `overwrite`, or an edited review file with it.
     """
-    written = read_json(round_.query_json)
+    written = read_record(round_.query_json, "request", "summary")
     if written["request"] == request and not overwrite:
         return _summary_from(written["summary"], round_)
     if not overwrite:
@@ -164,7 +165,7 @@ def _finished(round_: Round, request: str, *, overwrite: bool, budget: str) -> Q
 def _clear(round_: Round) -> None:
     """Take back a query that is about to be made anew; its review files are known as unedited."""
     if round_.query_json.exists():
-        written = read_json(round_.query_json)
+        written = read_record(round_.query_json, "summary")
         round_.query_json.unlink()
         for name in written["summary"]["files"]:
             (round_.dir / name).unlink(missing_ok=True)
@@ -286,13 +287,20 @@ class _Query:
     def regions(self, candidates: Candidates, selection: Selection) -> list[QueryRegion]:
         """The chosen regions with their pixels."""
         config = self.context.config
-        areas = region_areas_m2(candidates, self.scenes)
+        masks = self._masks(candidates, selection.chosen)
+        for index, mask in zip(selection.chosen.tolist(), masks, strict=True):
+            if int(mask.sum()) != candidates.pixels[index]:
+                raise DataError(
+                    f"{self.round.rasters}: the state raster of {candidates.scene_id(index)} is "
+                    "not the one that was judged; delete "
+                    f"{self.round.dir / 'parts'} and query again"
+                )
         return to_query_regions(
             candidates,
             selection,
-            masks=self._masks(candidates, selection.chosen),
+            masks=masks,
             round_index=self.round.index,
-            areas_m2=areas,
+            areas_m2=region_areas_m2(candidates, self.scenes),
             seconds=cost_seconds(candidates.answers, config.cost),
         )
 
@@ -348,7 +356,7 @@ class _Query:
     def write(self, regions: Sequence[QueryRegion]) -> None:
         """Review file, and the round's own record of what was asked."""
         answers: list[Answer] = []
-        passport = read_json(self.asking.model_json)
+        passport = read_record(self.asking.model_json, "model_hash")
         for path, own in self._files(regions):
             used = sorted({region.scene_id for region in own})
             answers += write_review(
@@ -380,29 +388,6 @@ class _Query:
 
 def _labelled_pixels(context: RunContext) -> NDArray[np.int64]:
     """Labelled train pixels per class, as the round was trained on."""
-    metrics = read_json(context.run.current.metrics)["labelled_pixels"]
+    found = read_record(context.run.current.metrics, "labelled_pixels")
+    metrics = found["labelled_pixels"]
     return np.asarray([metrics[name] for name in context.manifest.class_names], dtype=np.int64)
-
-
-def write_part(path: Path, unit: str, candidates: Candidates, states: dict[str, int]) -> None:
-    """Keep the candidates of a finished scene, so that a killed query need not judge it again."""
-    arrays: dict[str, Any] = {
-        field.name: np.asarray(getattr(candidates, field.name)) for field in fields(candidates)
-    }
-    note = np.frombuffer(json.dumps({"unit": unit, "states": states}).encode(), dtype=np.uint8)
-    with replacing(path) as part:
-        np.savez_compressed(part, note=note, **arrays)
-
-
-def read_part(path: Path, unit: str) -> tuple[Candidates, dict[str, int]] | None:
-    """What `write_part` kept; None where there is nothing of this unit."""
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as arrays:
-        note = json.loads(arrays["note"].tobytes())
-        if note["unit"] != unit:
-            return None
-        values = {field.name: arrays[field.name] for field in fields(Candidates)}
-    values["scene_ids"] = tuple(str(name) for name in values["scene_ids"])
-    values["region_px"] = int(values["region_px"])
-    return Candidates(**values), note["states"]

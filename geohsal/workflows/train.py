@@ -19,7 +19,7 @@ from geohsal.data.index import LabelledRegion, find_regions, withheld_keys
 from geohsal.data.sources import SceneCrops
 from geohsal.errors import LabelError, RunError
 from geohsal.geo.states import IGNORE_INDEX, Split
-from geohsal.io.atomic import write_json
+from geohsal.io.atomic import read_record, write_json
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.label_store import read_label_raster
 from geohsal.io.run import Round
@@ -137,7 +137,7 @@ def _finished(context: RunContext, round_: Round, *, overwrite: bool) -> TrainSu
     queried = round_.step == "queried"
     if overwrite and not queried:
         return None
-    trained = json.loads(round_.model_json.read_text("utf-8"))
+    trained = read_record(round_.model_json, "config")
     same = trained["config"] == config_to_dict(context.config)
     if overwrite or not same:
         why = "is already queried" if queried else "is already trained with other settings"
@@ -147,7 +147,21 @@ def _finished(context: RunContext, round_: Round, *, overwrite: bool) -> TrainSu
             else "use --overwrite to train it anew"
         )
         raise RunError(f"{context.run.path}: round {round_.index} {why}; {remedy}")
-    return _summary(round_, json.loads(round_.metrics.read_text("utf-8")), changed=False)
+    return _summary(round_, read_record(round_.metrics, *SUMMARY_KEYS), changed=False)
+
+
+SUMMARY_KEYS = (
+    "steps",
+    "regions",
+    "withheld_regions",
+    "labelled_pixels",
+    "classes_missing",
+    "val_miou",
+    "fallbacks",
+    "guards",
+    "seconds",
+)
+"""What metrics.json must hold for a summary."""
 
 
 def _summary(round_: Round, metrics: dict[str, Any], *, changed: bool) -> TrainSummary:

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import geopandas
@@ -413,7 +414,7 @@ def test_class_ids_are_the_manifests(asked: Asked) -> None:
 
 @pytest.mark.parametrize("layer", ["query_regions", "answers"])
 def test_a_file_without_a_layer_is_refused_in_one_line(asked: Asked, layer: str) -> None:
-    with sqlite3.connect(asked.path) as connection:
+    with closing(sqlite3.connect(asked.path)) as connection, connection:
         connection.execute(f"DELETE FROM gpkg_contents WHERE table_name = '{layer}'")
         connection.execute(f"DELETE FROM gpkg_geometry_columns WHERE table_name = '{layer}'")
         connection.execute(f"DROP TABLE {layer}")
@@ -422,7 +423,7 @@ def test_a_file_without_a_layer_is_refused_in_one_line(asked: Asked, layer: str)
 
 
 def test_a_word_in_a_class_column_is_not_read_as_class_0(asked: Asked) -> None:
-    with sqlite3.connect(asked.path) as connection:
+    with closing(sqlite3.connect(asked.path)) as connection, connection:
         for (trigger,) in connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'trigger'"
         ).fetchall():
