@@ -193,3 +193,22 @@ def _class_areas(classes: Sequence[ClassInfo]) -> ET.Element:
     strokes = {info.class_id: (fill(info.color, 90, width=0.3, computed=edge),) for info in classes}
     other = Category(value="", label="no class", strokes=(fill("#808080", 90),))
     return categorised("class_id", [*class_categories(classes, strokes), other])
+
+
+def palette_qml(classes: Sequence[ClassInfo]) -> str:
+    """Style of a class raster: band 1 by class colour and name.
+
+    QGIS draws a raster of two bands as a colour composite unless a .qml of the same stem lies
+    beside it; it does not ask the PAM sidecar.
+    """
+    root = ET.Element("qgis", {"version": _HEAD["version"], "styleCategories": "Symbology"})
+    renderer = ET.SubElement(
+        ET.SubElement(root, "pipe"),
+        "rasterrenderer",
+        {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1"},
+    )
+    palette = ET.SubElement(renderer, "colorPalette")
+    for item in classes:
+        entry = {"value": str(item.class_id), "color": item.color, "alpha": "255"}
+        ET.SubElement(palette, "paletteEntry", entry | {"label": item.name})
+    return DOCTYPE + ET.tostring(root, encoding="unicode")

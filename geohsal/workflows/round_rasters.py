@@ -13,8 +13,10 @@ from geohsal.data.sources import SceneCrops
 from geohsal.errors import DataError
 from geohsal.geo.scene import ClassInfo, Scene, SceneMaps
 from geohsal.geo.states import IGNORE_INDEX, PixelState
+from geohsal.io.atomic import write_text
 from geohsal.io.cog import open_cog, write_cog
 from geohsal.io.gdal import quiet
+from geohsal.io.qgis_style import palette_qml
 from geohsal.io.run import RasterKind, Round
 
 STATE_COLORS = {
@@ -46,6 +48,7 @@ def write_maps(round_: Round, scene: Scene, maps: SceneMaps, classes: Sequence[C
         colors=colors,
         categories=names,
     )
+    write_text(round_.raster(scene.scene_id, "class").with_suffix(".qml"), palette_qml(classes))
     write_cog(
         round_.raster(scene.scene_id, "state"),
         maps.state,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import geopandas
@@ -130,6 +131,12 @@ def test_rasters_of_a_round_are_cogs_with_names_colours_and_nodata(queried: Run)
         assert source.nodata == 255
         refined, teacher = source.read()
         assert source.colormap(1)[0][:3] == (0x2B, 0x7B, 0xBA)
+    style = ET.parse(round_.raster("west_1", "class").with_suffix(".qml"))
+    entries = style.findall("pipe/rasterrenderer[@band='1']/colorPalette/paletteEntry")
+    assert [(e.get("value"), e.get("label")) for e in entries][:2] == [
+        ("0", "water"),
+        ("1", "woodland"),
+    ]
     with rasterio.open(round_.raster("west_1", "state")) as source:
         state = source.read(1)
         assert source.nodata == 0
