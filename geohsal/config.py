@@ -250,6 +250,11 @@ class PlarConfig:
         default="robust",
         description="robust: log-determinant, margin, gate; faithful: both distances agree",
     )
+    kernel: Literal["auto", "torch", "torch-half", "triton"] = Field(
+        default="auto",
+        description="what scores pixels; all give the same decisions. auto: triton on a GPU that "
+        "can run it, else torch",
+    )
     dim: Positive = Field(default=32, description="principal components of the features, at most")
     pixels_per_region: Positive = Field(
         default=64, description="pixels drawn per labelled region and class"

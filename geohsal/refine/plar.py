@@ -11,11 +11,14 @@ from geohsal.geo.states import PixelState
 from geohsal.kernels.plar import (
     NO_CLASS,
     Decision,
+    Kernel,
     PlarOperands,
     PlarScores,
+    Prepared,
     Rule,
     fold_operands,
     plar_scores,
+    prepare,
 )
 from geohsal.refine.statistics import ClassStatistics
 from geohsal.refine.thresholds import Thresholds
@@ -74,9 +77,17 @@ def plar_operands(
 
 
 def score(
-    features: Tensor, pseudo: Tensor, operands: PlarOperands, config: PlarConfig
+    features: Tensor,
+    pseudo: Tensor,
+    operands: PlarOperands,
+    config: PlarConfig,
+    *,
+    prepared: Prepared | None = None,
 ) -> PlarScores:
-    """Scores under the configured rule; rule `none` scores as robust."""
+    """Scores under the configured rule; rule `none` scores as robust.
+
+    Without `prepared` the scores have float32 precision, as thresholds need it on every machine.
+    """
     return plar_scores(
         features,
         pseudo,
@@ -84,6 +95,8 @@ def score(
         rule=Rule.FAITHFUL if config.rule == "faithful" else Rule.ROBUST,
         agreement=config.agreement,
         chunk_pixels=config.chunk_pixels,
+        kernel=Kernel.TORCH,
+        prepared=prepared,
     )
 
 
@@ -103,6 +116,7 @@ def refine(
     config: PlarConfig,
     *,
     operands: PlarOperands | None = None,
+    prepared: Prepared | None = None,
 ) -> Refinement:
     """Labels and states of features [N, F] with pseudo-labels [N]; only suspects are looked at.
 
@@ -116,6 +130,10 @@ def refine(
         thresholds: of the round.
         config: PLAR settings.
         operands: `plar_operands` of these three on the features' device, to save their making.
+        prepared: `prepare` of the operands; without it the kernel that the settings name is.
+
+    Raises:
+        KernelError: the kernel cannot run on this device.
     """
     states = torch.full_like(pseudo, int(PixelState.TRUSTED), dtype=torch.uint8)
     plar_class = torch.full_like(states, NO_CLASS)
@@ -127,7 +145,9 @@ def refine(
     rows = suspect.nonzero()[:, 0]
     if operands is None:
         operands = plar_operands(statistics, thresholds, config).to(features.device)
-    scores = score(features[rows], pseudo[rows], operands, config)
+    if prepared is None:
+        prepared = prepare(operands, Kernel(config.kernel))
+    scores = score(features[rows], pseudo[rows], operands, config, prepared=prepared)
     states[rows] = _states(scores.code)
     plar_class[rows] = scores.chosen
     margin[rows] = margin_of(scores, config)

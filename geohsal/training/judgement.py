@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from geohsal.config import Config
-from geohsal.kernels.plar import PlarOperands
+from geohsal.kernels.plar import Kernel, PlarOperands, Prepared, prepare
 from geohsal.models.error_mask import disagreement
 from geohsal.models.tsf import TsfOutput
 from geohsal.refine.calibration import calibrate
@@ -25,13 +25,17 @@ class RefineState:
         self.statistics = statistics
         self.thresholds = thresholds
         self.confidence_thresholds = thresholds.to_tensors()["confidence"]
-        self._operands: dict[torch.device, PlarOperands] = {}
+        self._operands: dict[torch.device, tuple[PlarOperands, Prepared]] = {}
 
-    def operands(self, config: Config, device: torch.device) -> PlarOperands:
-        """PLAR's constants on a device; made once."""
+    def operands(self, config: Config, device: torch.device) -> tuple[PlarOperands, Prepared]:
+        """PLAR's constants on a device, also in the form of its kernel; made once.
+
+        Raises:
+            KernelError: the kernel that the settings name cannot run there.
+        """
         if device not in self._operands:
-            made = plar_operands(self.statistics, self.thresholds, config.plar)
-            self._operands[device] = made.to(device)
+            made = plar_operands(self.statistics, self.thresholds, config.plar).to(device)
+            self._operands[device] = made, prepare(made, Kernel(config.plar.kernel))
         return self._operands[device]
 
     def to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -114,6 +118,7 @@ def judge(
     error = error_probability(
         error_logits.float().sigmoid(), confidence, disagree, thresholds=state.thresholds
     ).reshape(-1)
+    operands, prepared = state.operands(config, features.device)
     found = refine(
         features.reshape(flat.numel(), -1).float(),
         flat,
@@ -121,7 +126,8 @@ def judge(
         state.statistics,
         state.thresholds,
         config.plar,
-        operands=state.operands(config, features.device),
+        operands=operands,
+        prepared=prepared,
     )
     return Judgement(
         labels=found.labels.reshape(shape),
