@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from geohsal.config import PlarConfig
+from geohsal.errors import ModelError
 from geohsal.geo.states import PixelState
+from geohsal.kernels.knn import KnnOperands, KnnScores, knn_scores
 from geohsal.kernels.plar import (
     NO_CLASS,
     Decision,
@@ -17,6 +19,7 @@ from geohsal.kernels.plar import (
     fold_operands,
     plar_scores,
 )
+from geohsal.refine.neighbours import knn_operands
 from geohsal.refine.statistics import ClassStatistics
 from geohsal.refine.thresholds import Thresholds
 
@@ -41,6 +44,24 @@ class Refinement:
     states: Tensor  # [N] uint8, PixelState
     plar_class: Tensor  # [N] uint8
     margin: Tensor  # [N] float32, second score minus best
+
+
+def operands_of(
+    statistics: ClassStatistics, thresholds: Thresholds, config: PlarConfig
+) -> PlarOperands | KnnOperands:
+    """Constants of the configured rule's operator.
+
+    Raises:
+        ModelError: the statistics are of a rule that they cannot be used without.
+    """
+    if config.rule == "knn":
+        return knn_operands(statistics, thresholds, config)
+    if config.rule != "none" and len(statistics.bank):
+        raise ModelError(
+            f"class statistics: made for plar.rule=knn, whose thresholds mean nothing to plar.rule="
+            f"{config.rule}; train again with plar.rule={config.rule}"
+        )
+    return plar_operands(statistics, thresholds, config)
 
 
 def plar_operands(
@@ -74,9 +95,20 @@ def plar_operands(
 
 
 def score(
-    features: Tensor, pseudo: Tensor, operands: PlarOperands, config: PlarConfig
-) -> PlarScores:
+    features: Tensor,
+    pseudo: Tensor,
+    operands: PlarOperands | KnnOperands,
+    config: PlarConfig,
+) -> PlarScores | KnnScores:
     """Scores under the configured rule; rule `none` scores as robust."""
+    if isinstance(operands, KnnOperands):
+        return knn_scores(
+            features,
+            pseudo,
+            operands,
+            backend=config.knn_backend,
+            chunk_pixels=config.chunk_pixels,
+        )
     return plar_scores(
         features,
         pseudo,
@@ -87,9 +119,11 @@ def score(
     )
 
 
-def margin_of(scores: PlarScores, config: PlarConfig) -> Tensor:
+def margin_of(scores: PlarScores | KnnScores, config: PlarConfig) -> Tensor:
     """Lead [N] of the best class over the second under the rule's ranking; 0 without a second."""
-    ranked = scores.euclid if config.rule == "faithful" else scores.q
+    ranked = scores.q
+    if config.rule == "faithful" and isinstance(scores, PlarScores):
+        ranked = scores.euclid
     lead = ranked[:, 1] - ranked[:, 0]
     return torch.where(torch.isfinite(lead), lead, 0.0)
 
@@ -102,7 +136,7 @@ def refine(
     thresholds: Thresholds,
     config: PlarConfig,
     *,
-    operands: PlarOperands | None = None,
+    operands: PlarOperands | KnnOperands | None = None,
 ) -> Refinement:
     """Labels and states of features [N, F] with pseudo-labels [N]; only suspects are looked at.
 
@@ -115,7 +149,7 @@ def refine(
         statistics: of the round.
         thresholds: of the round.
         config: PLAR settings.
-        operands: `plar_operands` of these three on the features' device, to save their making.
+        operands: `operands_of` these three on the features' device, to save their making.
     """
     states = torch.full_like(pseudo, int(PixelState.TRUSTED), dtype=torch.uint8)
     plar_class = torch.full_like(states, NO_CLASS)
@@ -126,7 +160,7 @@ def refine(
         return Refinement(labels=labels, states=states, plar_class=plar_class, margin=margin)
     rows = suspect.nonzero()[:, 0]
     if operands is None:
-        operands = plar_operands(statistics, thresholds, config).to(features.device)
+        operands = operands_of(statistics, thresholds, config).to(features.device)
     scores = score(features[rows], pseudo[rows], operands, config)
     states[rows] = _states(scores.code)
     plar_class[rows] = scores.chosen

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from geohsal.config import Config
+from geohsal.kernels.knn import KnnOperands
 from geohsal.kernels.plar import PlarOperands
 from geohsal.models.error_mask import disagreement
 from geohsal.models.tsf import TsfOutput
 from geohsal.refine.calibration import calibrate
 from geohsal.refine.error_mask import error_probability
-from geohsal.refine.plar import plar_operands, refine
+from geohsal.refine.plar import operands_of, refine
 from geohsal.refine.statistics import ClassStatistics, LabelledPixels, fit_statistics
 from geohsal.refine.thresholds import Thresholds
 from geohsal.training.inference import ChunkOutput
@@ -25,12 +26,12 @@ class RefineState:
         self.statistics = statistics
         self.thresholds = thresholds
         self.confidence_thresholds = thresholds.to_tensors()["confidence"]
-        self._operands: dict[torch.device, PlarOperands] = {}
+        self._operands: dict[torch.device, PlarOperands | KnnOperands] = {}
 
-    def operands(self, config: Config, device: torch.device) -> PlarOperands:
+    def operands(self, config: Config, device: torch.device) -> PlarOperands | KnnOperands:
         """PLAR's constants on a device; made once."""
         if device not in self._operands:
-            made = plar_operands(self.statistics, self.thresholds, config.plar)
+            made = operands_of(self.statistics, self.thresholds, config.plar)
             self._operands[device] = made.to(device)
         return self._operands[device]
 

@@ -24,6 +24,7 @@ from geohsal.io.fingerprint import file_sha256
 from geohsal.io.label_store import read_label_raster
 from geohsal.io.run import Round
 from geohsal.io.run_tables import heldout_labels, write_config
+from geohsal.kernels.knn import require_backend
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
 from geohsal.refine.sampling import interior_mask
 from geohsal.training.collect import chunk_px
@@ -82,10 +83,13 @@ def train(
     Raises:
         RunError: the round is trained with other settings, or already queried.
         LabelError: no train pixel is labelled.
+        KernelError: the search for neighbours that the settings ask for cannot run here.
     """
     began = time.monotonic()
     context = open_context(run_dir, config=config)
     torch_device = pick_device(device)
+    if context.config.plar.rule == "knn":
+        require_backend(context.config.plar.knn_backend, torch_device)
     round_ = context.run.current
     if round_.step != "tiled":
         done = _finished(context, round_, overwrite=overwrite)

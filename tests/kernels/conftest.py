@@ -1,4 +1,4 @@
-"""Operands of the PLAR operator, and pixels around their prototypes."""
+"""Operands of the PLAR operators, and pixels between their classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from geohsal.kernels.knn import KnnOperands, class_weights
 from geohsal.kernels.plar import PlarOperands, fold_operands
 
 
@@ -77,3 +78,65 @@ def _problem(
 
 def _covariance(rows: Tensor) -> Tensor:
     return rows @ rows.T / rows.shape[1] + 0.02 * torch.eye(len(rows), dtype=rows.dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnnProblem:
+    """Operands with features and pseudo-labels to score."""
+
+    operands: KnnOperands
+    features: Tensor
+    pseudo: Tensor
+
+
+@pytest.fixture
+def make_knn_problem() -> Callable[..., KnnProblem]:
+    return _knn_problem
+
+
+def _knn_problem(
+    pixels: int = 300,
+    *,
+    bank: int = 400,
+    classes: int = 5,
+    dim: int = 8,
+    channels: int = 12,
+    neighbours: int = 16,
+    offset: float = 0.0,
+    seed: int = 0,
+    **changes: Tensor,
+) -> KnnProblem:
+    """Classes that overlap, in a bank of unequal shares."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    center, means = normal(channels) + offset, normal(classes, channels)
+    projection = (normal(dim, channels) / channels**0.5).float()
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        share = torch.rand(count, generator=generator)
+        label = (share.square() * classes).long()  # low ids have many pixels
+        return center + means[label] + 0.8 * normal(count, channels), label
+
+    labelled, bank_label = draw(bank)
+    features, pseudo = draw(pixels)
+    values = {
+        "gate": torch.full((classes,), 0.5 * dim),
+        "gated": torch.arange(classes) % 4 != 3,
+        "margin": torch.full((classes,), 2.0),
+        "support": torch.ones(classes, dtype=torch.bool),
+        "abstain": torch.zeros(classes, dtype=torch.bool),
+        "class_weight": class_weights(bank_label, num_classes=classes),
+        "bank": ((labelled - center.float()) @ projection.double().T).float(),
+        "bank_label": bank_label,
+    }
+    operands = KnnOperands(
+        center=center.float(),
+        projection=projection,
+        scale=1.0,
+        neighbours=neighbours,
+        **(values | changes),  # type: ignore[arg-type]
+    )
+    return KnnProblem(operands=operands, features=features.float(), pseudo=pseudo)
