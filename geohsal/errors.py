@@ -36,7 +36,7 @@ class BudgetError(RequestError):
 
 
 class KernelError(RequestError):
-    """A kernel was asked for that cannot run on this machine or this shape."""
+    """A kernel or backend was asked for that cannot run on this machine or this shape."""
 
 
 class DataError(GeohsalError, ValueError):

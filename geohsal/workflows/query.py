@@ -31,10 +31,11 @@ from geohsal.query.acquisition import class_weights
 from geohsal.query.costs import cost_seconds, region_areas_m2, region_costs
 from geohsal.query.regions import Candidates, join_candidates, tiles_of
 from geohsal.query.selection import Selection, select, to_query_regions
+from geohsal.refine.plar import require_kernel
 from geohsal.training.maps import pool_mask
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.asked import blocked_pixels, slices_of, unchanged
-from geohsal.workflows.context import RunContext, open_context
+from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.query_parts import read_part, write_part
 from geohsal.workflows.round_rasters import read_maps, read_states, write_maps, write_view
@@ -91,6 +92,7 @@ def query(
     Raises:
         RunError: the round is not trained, or queried with another request.
         BudgetError: the budget cannot be read or buys nothing.
+        KernelError: the kernel that the settings ask for cannot run here.
     """
     context = open_context(run_dir)
     round_ = context.run.current
@@ -107,6 +109,7 @@ def query(
         summary = _finished(round_, request, overwrite=overwrite, budget=text)
         if summary is not None:
             return summary
+    require_kernel(context.config.plar, pick_device(device))
     reporter = progress or Silent()
     if dry_run:
         with TemporaryDirectory() as folder:

@@ -174,7 +174,8 @@ def prepare(operands: PlarOperands, kernel: Kernel = Kernel.AUTO) -> Prepared:
     Raises:
         KernelError: the kernel cannot run there.
     """
-    chosen = resolve_kernel(kernel, operands)
+    _, dim, channels = operands.whitening.shape
+    chosen = resolve_kernel(kernel, operands.center.device, dim=dim, channels=channels)
     if chosen is Kernel.TORCH:
         return Prepared(kernel=chosen, tensors=[], scale=1.0)
     on_gpu = operands.center.device.type == "cuda"
@@ -185,22 +186,23 @@ def prepare(operands: PlarOperands, kernel: Kernel = Kernel.AUTO) -> Prepared:
     return Prepared(kernel=chosen, tensors=tensors, scale=rounded.scale)
 
 
-def resolve_kernel(kernel: Kernel, operands: PlarOperands) -> Kernel:
+def resolve_kernel(
+    kernel: Kernel, device: torch.device, *, dim: int = 1, channels: int = 1
+) -> Kernel:
     """The kernel that will run: `auto` takes the fastest for device and shape.
 
     Raises:
-        KernelError: a kernel was asked for that cannot run on the operands' device.
+        KernelError: a kernel was asked for that cannot run on the device.
     """
     if kernel is Kernel.TORCH:
         return kernel
-    device = operands.center.device.type
-    reason = _why_not_triton(operands) if device == "cuda" else "its tensors are on the CPU"
-    halves = device == "cuda" or CPU_HALVES
+    on_gpu = device.type == "cuda"
+    halves = on_gpu or CPU_HALVES
+    reason = _why_not_triton(device, channels) if on_gpu else "its tensors are on the CPU"
     if kernel is Kernel.AUTO:
-        if device == "cuda":
+        if on_gpu:
             return Kernel.TRITON if reason is None else Kernel.TORCH_HALF
-        large = operands.bias.shape[2] >= _LEAST_HALF_DIM
-        return Kernel.TORCH_HALF if halves and large else Kernel.TORCH
+        return Kernel.TORCH_HALF if halves and dim >= _LEAST_HALF_DIM else Kernel.TORCH
     if kernel is Kernel.TRITON and reason is not None:
         raise KernelError(f"plar.kernel triton: {reason}; use plar.kernel=auto")
     if kernel is Kernel.TORCH_HALF and not halves:
@@ -211,9 +213,8 @@ def resolve_kernel(kernel: Kernel, operands: PlarOperands) -> Kernel:
     return kernel
 
 
-def _why_not_triton(operands: PlarOperands) -> str | None:
-    """Why the fused kernel cannot run on CUDA tensors of this shape; None where it can."""
-    channels = operands.center.shape[0]
+def _why_not_triton(device: torch.device, channels: int) -> str | None:
+    """Why the fused kernel cannot run on a CUDA device; None where it can."""
     if channels > MOST_FEATURES:
         return f"it takes at most {MOST_FEATURES} features, not {channels}"
-    return why_unavailable(operands.center.device)
+    return why_unavailable(device)

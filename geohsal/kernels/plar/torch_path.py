@@ -6,8 +6,6 @@ scored again, half precision in float32, float32 in float64. Decisions therefore
 the precision nor on the chunk size nor on the order of the pixels.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ from geohsal.kernels.plar.decision import Distances, Settings, decide
 from geohsal.kernels.plar.operands import PlarOperands, PlarScores
 from geohsal.kernels.plar.reference import centre, reference_scores, with_radius
 from geohsal.kernels.plar.rounding import RoundedOperands
+from geohsal.kernels.precision import full_precision
 
 _BLOCK_VALUES = 1 << 22
 """Most values of whitened differences at a time: 16 MiB in float32, so that they stay in cache."""
@@ -276,15 +275,3 @@ def _row_pieces(dim: int, channels: int) -> list[tuple[slice, int]]:
     if dim < _ROW_BLOCKS * _LEAST_BLOCK or needed > (1 - _LEAST_SAVING) * dim * channels:
         return [(slice(0, dim), channels)]
     return pieces
-
-
-@contextmanager
-def full_precision(device_type: str) -> Iterator[None]:
-    """No autocast, TF32 or bfloat16 products: they turn more decisions than the radii cover."""
-    asked = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device_type, enabled=False), torch.no_grad():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(asked)

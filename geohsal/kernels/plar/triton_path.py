@@ -16,7 +16,8 @@ from geohsal.errors import KernelError
 from geohsal.kernels.plar.decision import Settings
 from geohsal.kernels.plar.operands import LARGEST_FEATURE, PlarOperands, PlarScores, Rule
 from geohsal.kernels.plar.rounding import RoundedOperands, error_factor
-from geohsal.kernels.plar.torch_path import chunked_scores, full_precision, score_again_float32
+from geohsal.kernels.plar.torch_path import chunked_scores, score_again_float32
+from geohsal.kernels.precision import full_precision
 
 MOST_FEATURES = 512
 """Features whose rows fit into shared memory together with a block of a whitening matrix."""
