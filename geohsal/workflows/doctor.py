@@ -18,6 +18,8 @@ import torch
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
+from geohsal.kernels.plar import LEAST_HALF_DIM, Kernel, resolve_kernel, why_unavailable
+
 Level = Literal["good", "note", "bad"]
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 14)
 GIB = 2**30
@@ -44,6 +46,7 @@ def doctor(folder: Path) -> list[Check]:
     checks: list[Callable[[], Check]] = [
         check_python,
         check_torch,
+        check_kernel,
         check_gdal,
         lambda: check_position(os.environ),
         check_drivers,
@@ -88,6 +91,21 @@ def check_torch() -> Check:
         advice = "no GPU answers; check the driver with nvidia-smi"
     advice += "; without one use the preset cpu-small (chosen by itself)"
     return Check(name="torch", level="note", found=f"{found}, no CUDA device", advice=advice)
+
+
+def check_kernel() -> Check:
+    """Which kernel scores pixels under `plar.kernel: auto`, on this machine's first device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kernel = resolve_kernel(Kernel.AUTO, device)
+    if device.type == "cpu":
+        large = resolve_kernel(Kernel.AUTO, device, dim=LEAST_HALF_DIM)
+        found = f"{kernel} on the CPU, {large} from plar.dim {LEAST_HALF_DIM} on"
+        return Check(name="plar kernel", level="good", found=found)
+    found = f"{kernel} on {torch.cuda.get_device_name(device)}"
+    if kernel is Kernel.TRITON:
+        return Check(name="plar kernel", level="good", found=found)
+    reason = why_unavailable(device)
+    return Check(name="plar kernel", level="note", found=f"{found}, not triton", advice=f"{reason}")
 
 
 def check_gdal() -> Check:

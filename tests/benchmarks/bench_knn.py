@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from geohsal.kernels.knn.op import _passes
@@ -60,7 +59,8 @@ def by_cdist(points: Tensor, bank: Tensor) -> Search:
 
 def by_sklearn(points: Tensor, bank: Tensor) -> Search:
     """`NearestNeighbors`, brute force."""
-    index = NearestNeighbors(n_neighbors=K, algorithm="brute").fit(bank.numpy())
+    neighbors = importlib.import_module("sklearn.neighbors")
+    index = neighbors.NearestNeighbors(n_neighbors=K, algorithm="brute").fit(bank.numpy())
     return lambda: torch.from_numpy(index.kneighbors(points.numpy(), return_distance=False))
 
 

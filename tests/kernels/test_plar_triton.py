@@ -135,6 +135,26 @@ def test_half_precision_features_compile(features):
 
 @pytest.mark.slow
 @needs_triton
+def test_the_gpu_benchmark_is_ready_to_run(tmp_path):
+    out = tmp_path / "rows.csv"
+    script = HERE.parent / "benchmarks" / "bench_plar_gpu.py"
+    options = ["--device", "cpu", "--pixels", "64", "--repeats", "1", "--shapes", "1"]
+    paths = [str(script.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, str(script), *options, "--tune", "--out", str(out)],
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "WRONG" not in done.stdout
+    methods = {line.split(",")[10] for line in out.read_text().splitlines()[1:]}
+    assert {"fused", "torch", "torch einsum", "cdist"} <= methods
+
+
+@pytest.mark.slow
+@needs_triton
 def test_small_gpus_have_enough_shared_memory():
     for sizes in LAYOUTS:
         _compiled(sizes, 86, "fp32")

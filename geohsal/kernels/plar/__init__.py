@@ -1,5 +1,6 @@
 """PLAR scores: nearest classes of each pixel by two distances, and what they decide."""
 
+from geohsal.kernels.plar.op import LEAST_HALF_DIM as LEAST_HALF_DIM
 from geohsal.kernels.plar.op import Kernel as Kernel
 from geohsal.kernels.plar.op import Prepared as Prepared
 from geohsal.kernels.plar.op import plar_scores as plar_scores
@@ -12,3 +13,4 @@ from geohsal.kernels.plar.operands import PlarScores as PlarScores
 from geohsal.kernels.plar.operands import Rule as Rule
 from geohsal.kernels.plar.operands import fold_operands as fold_operands
 from geohsal.kernels.plar.reference import reference_scores as reference_scores
+from geohsal.kernels.plar.triton_path import why_unavailable as why_unavailable

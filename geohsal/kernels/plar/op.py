@@ -17,8 +17,8 @@ from geohsal.kernels.plar.rounding import RoundedOperands, round_operands
 from geohsal.kernels.plar.torch_path import chunked_scores
 from geohsal.kernels.plar.triton_path import MOST_FEATURES, fused_scores, pack, why_unavailable
 
-_LEAST_HALF_DIM = 128
-"""Components from which bfloat16 products are faster on a CPU (tests/benchmarks/bench_plar.py)."""
+LEAST_HALF_DIM = 128
+"""Components from which bfloat16 is faster on a CPU (tests/benchmarks/bench_plar_cpu.py)."""
 
 CPU_HALVES = bool(torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 """Whether this processor multiplies bfloat16 (AVX512-BF16, AMX, ARM BF16); without it is slower."""
@@ -202,7 +202,7 @@ def resolve_kernel(
     if kernel is Kernel.AUTO:
         if on_gpu:
             return Kernel.TRITON if reason is None else Kernel.TORCH_HALF
-        return Kernel.TORCH_HALF if halves and dim >= _LEAST_HALF_DIM else Kernel.TORCH
+        return Kernel.TORCH_HALF if halves and dim >= LEAST_HALF_DIM else Kernel.TORCH
     if kernel is Kernel.TRITON and reason is not None:
         raise KernelError(f"plar.kernel triton: {reason}; use plar.kernel=auto")
     if kernel is Kernel.TORCH_HALF and not halves:
