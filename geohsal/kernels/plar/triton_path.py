@@ -3,6 +3,7 @@
 Importing this module needs no triton; a launch does.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -258,22 +259,28 @@ def raw_scores(
     stride = min(step, -(-len(features) // 128) * 128)
     scratch = torch.empty(3 * layout.slots * stride, dtype=torch.float32, device=features.device)
     known = int(operands.present.sum())
-    for start in range(0, len(features), step):
-        part = slice(start, start + step)
-        _launch(
-            features[part],
-            pseudo[part],
-            operands,
-            packed,
-            scratch,
-            PlarScores(*(column[part] for column in scores)),
-            layout=layout,
-            stride=stride,
-            known=known,
-            scale=scale,
-            settings=settings,
-        )
+    with _current(features.device):
+        for start in range(0, len(features), step):
+            part = slice(start, start + step)
+            _launch(
+                features[part],
+                pseudo[part],
+                operands,
+                packed,
+                scratch,
+                PlarScores(*(column[part] for column in scores)),
+                layout=layout,
+                stride=stride,
+                known=known,
+                scale=scale,
+                settings=settings,
+            )
     return scores
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _launch(
