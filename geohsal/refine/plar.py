@@ -208,6 +208,10 @@ def refine(
     margin[rows] = margin_of(scores, config)
     corrected = rows[scores.code == int(Decision.CORRECTED)]
     labels[corrected] = plar_class[corrected].to(labels.dtype)
+    if prepared is not None and prepared.kernel is not Kernel.TORCH:
+        # a scene's caps rank corrections by margin: the same on every machine
+        exact = score(features[corrected], pseudo[corrected], operands, config)
+        margin[corrected] = margin_of(exact, config)
     return Refinement(labels=labels, states=states, plar_class=plar_class, margin=margin)
 
 

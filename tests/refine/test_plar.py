@@ -8,6 +8,7 @@ import torch
 
 from geohsal.config import EmdConfig, PlarConfig, SslConfig
 from geohsal.geo.states import PixelState
+from geohsal.kernels.plar.op import CPU_HALVES
 from geohsal.refine.calibration import calibrate
 from geohsal.refine.plar import plar_operands, refine
 from geohsal.refine.statistics import ClassStatistics, LabelledPixels, fit_statistics
@@ -113,3 +114,29 @@ def test_degenerate_labels_abstain(case, rule):
     undecided = {int(PixelState.AMBIGUOUS), int(PixelState.NOVEL)}
     assert set(found.states.tolist()) <= undecided
     assert torch.isfinite(found.margin).all()
+
+
+@pytest.mark.skipif(not CPU_HALVES, reason="no bfloat16 instructions")
+def test_half_precision_changes_neither_states_nor_margins_of_corrections(make_world, label_world):
+    config = PlarConfig(do_no_harm=False)
+    pixels = label_world(make_world(), known=4)
+    statistics, thresholds = _round(pixels, config)
+    features = torch.from_numpy(pixels.features)
+    pseudo = torch.from_numpy(pixels.teacher)
+    found = [
+        refine(
+            features,
+            pseudo,
+            torch.ones(len(pixels), dtype=torch.bool),
+            statistics,
+            thresholds,
+            replace(config, kernel=kernel),
+        )
+        for kernel in ("torch", "torch-half")
+    ]
+    assert torch.equal(found[0].states, found[1].states)
+    assert torch.equal(found[0].labels, found[1].labels)
+    corrected = found[0].states == int(PixelState.CORRECTED)
+    assert corrected.sum() > 100
+    assert torch.equal(found[0].margin[corrected], found[1].margin[corrected])
+    assert not torch.equal(found[0].margin, found[1].margin)
