@@ -261,8 +261,9 @@ class PlarConfig:
     )
     kernel: Literal["auto", "torch", "torch-half", "triton"] = Field(
         default="auto",
-        description="what scores pixels; all give the same decisions. auto: triton on a GPU that "
-        "can run it, else torch",
+        description="what scores pixels under the rules robust and faithful; all give the same "
+        "decisions. auto: triton on a GPU that can run it; torch-half on other GPUs, and for 128 "
+        "components or more on processors with bfloat16 instructions; else torch",
     )
     dim: Positive = Field(default=32, description="principal components of the features, at most")
     pixels_per_region: Positive = Field(

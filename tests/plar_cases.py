@@ -1,7 +1,7 @@
 """Problems for the PLAR operator, the tolerance of every kernel, and a pairwise choice of cases."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -111,6 +111,35 @@ def pairwise_cases() -> list[Case]:
         cases.append(Case(*(LEVELS[factor][chosen[factor]] for factor in range(len(LEVELS)))))
         missing -= set(itertools.combinations(sorted(chosen.items()), 2))
     return cases
+
+
+def tight_problem(pixels: int = 400, *, dim: int = 64) -> Problem:
+    """One direction in which the classes are a hundred times tighter, and pixels at their gates.
+
+    The rounding of every feature points along it: no error is larger beside its distance.
+    """
+    generator = torch.Generator().manual_seed(5)
+    turn = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64))[0]
+    stretch = torch.ones(dim, dtype=torch.float64)
+    stretch[0] = 100.0
+    white = (turn * stretch).T.contiguous()
+    classes = 3
+    problem = make_problem(
+        1,
+        classes=classes,
+        dim=dim,
+        channels=dim,
+        projection=torch.eye(dim, dtype=torch.float64),
+        whitening=white.expand(classes, dim, dim).contiguous(),
+    )
+    means = problem.operands.prototypes[:, 0].double()
+    own = torch.randint(classes, (pixels,), generator=generator)
+    gap = torch.randn(pixels, dim, generator=generator, dtype=torch.float64)
+    reach = 1 + 0.0015 * torch.randn(pixels, 1, generator=generator, dtype=torch.float64)
+    gap = gap / gap.norm(dim=1, keepdim=True) * dim**0.5 * reach
+    features = problem.operands.center.double() + means[own] + gap @ torch.linalg.inv(white).T
+    operands = replace(problem.operands, gate=torch.full((classes,), float(dim)))
+    return Problem(operands=operands, features=features.float(), pseudo=own)
 
 
 def largest_error(found: Tensor, wanted: Tensor) -> float:

@@ -35,6 +35,7 @@ from plar_cases import (
     wrong_decisions,
 )
 
+from geohsal.errors import KernelError
 from geohsal.kernels.plar import PlarScores, Rule, reference_scores, triton_path
 from geohsal.kernels.plar.decision import Settings
 from geohsal.kernels.plar.rounding import round_operands
@@ -56,6 +57,7 @@ SHAPES = [  # features, components, classes, prototypes; the first is the defaul
 ]
 TRIED_BLOCKS = [(128, 128, 2), (128, 128, 3), (128, 64, 3), (128, 64, 4), (64, 64, 4)]
 _GEMM_SIDE = 8192
+_SLOW_SECONDS = 0.1  # per call: five repetitions will do
 _SETTINGS = Settings(Rule.ROBUST, agreement=False, tie=1e-4)
 Call = Callable[[], object]
 
@@ -87,13 +89,16 @@ class Bench:
 
     def times(self, calls: dict[str, Call]) -> dict[str, list[float]]:
         """Seconds of each call, in turns after two warm-ups each."""
-        for call in calls.values():
+        repeats = {}
+        for name, call in calls.items():
             call()
-            call()
+            slow = self._once(call) > _SLOW_SECONDS
+            repeats[name] = min(self.repeats, 5) if slow else self.repeats
         found: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(self.repeats):
+        for turn in range(self.repeats):
             for name, call in calls.items():
-                found[name].append(self._once(call))
+                if turn < repeats[name]:
+                    found[name].append(self._once(call))
         return found
 
     def _once(self, call: Call) -> float:
@@ -136,11 +141,11 @@ def fused(problem: Problem, *, raw: bool) -> Call:
 
 
 def chunked(problem: Problem, *, halves: bool) -> Call:
-    """The torch path; its chunk keeps the whitened differences within 32 MiB of cache."""
+    """The torch path; in chunks that keep launches few."""
     operands = problem.operands
     rounded = round_operands(operands, torch.float16) if halves else None
     values = operands.bias.shape[0] * operands.bias.shape[2]
-    step = max(1024, (8 << 20) // values)
+    step = max(1 << 15, (8 << 20) // values)
     return lambda: chunked_scores(
         problem.features,
         problem.pseudo,
@@ -207,7 +212,13 @@ def check(bench: Bench) -> int:
     wrong = 0
     for name, problem in problems_to_check(bench):
         wanted = reference_scores(problem.features, problem.pseudo, problem.operands)
-        raw, full = fused(problem, raw=True)(), fused(problem, raw=False)()
+        raw = fused(problem, raw=True)()
+        try:
+            full = fused(problem, raw=False)()
+        except KernelError as error:
+            print(f"WRONG {name}: {error}", flush=True)
+            wrong += 1
+            continue
         outside = int((wrong_decisions(raw, wanted) & ~raw.near_tie).sum())
         after = int(wrong_decisions(full, wanted).sum())
         far = wanted.mahalanobis > 0.1 * problem.operands.bias.shape[2]
@@ -240,13 +251,12 @@ def problems_to_check(bench: Bench) -> Iterator[tuple[str, Problem]]:
 
 
 def measure(
-    bench: Bench, shape: tuple[int, int, int, int], dtype: torch.dtype, *, tune: bool
+    bench: Bench, problem: Problem, dtype: torch.dtype, *, tune: bool
 ) -> list[dict[str, object]]:
-    """Rows of one shape."""
-    features, dim, classes, prototypes = shape
-    problem = make_problem(
-        bench.pixels, classes=classes, prototypes=prototypes, dim=dim, channels=features
-    ).to(bench.device)
+    """Rows of one problem, its features in this type."""
+    classes, prototypes, dim = problem.operands.bias.shape
+    features = problem.features.shape[1]
+    shape = (features, dim, classes, prototypes)
     problem = Problem(
         operands=problem.operands, features=problem.features.to(dtype), pseudo=problem.pseudo
     )
@@ -261,6 +271,7 @@ def measure(
     if not bench.on_gpu:
         del calls["torch-half"]  # a CPU has no products of float16
     if bench.on_gpu and dtype is torch.float32:
+        torch._dynamo.reset()  # sizes of the shape before would make it dynamic
         calls["torch.compile einsum"] = in_chunks(problem, torch.compile(einsum_scores))
     if tune:
         calls |= tuned(problem)
@@ -284,7 +295,7 @@ def measure(
             "prototypes": prototypes,
             "dtype": str(dtype).removeprefix("torch."),
             "method": name,
-            "repeats": bench.repeats,
+            "repeats": len(values),
             "ms_median": round(1e3 * middle, 4),
             "ms_p20": round(1e3 * ordered[len(ordered) // 5], 4),
             "ms_p80": round(1e3 * ordered[-1 - len(ordered) // 5], 4),
@@ -349,18 +360,21 @@ def main() -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("no CUDA device here; see --help for a run without one")
         return 2
+    began = time.perf_counter()
     bench = Bench(device, pixels=options.pixels, repeats=options.repeats)
     wrong = check(bench)
     if wrong:
         print(f"{wrong} wrong decisions: nothing is measured")
         return 1
-    rows = []
-    for shape in SHAPES[: options.shapes]:
-        for dtype in (torch.float32, torch.float16):
-            rows += measure(bench, shape, dtype, tune=options.tune)
     out = options.out or (RESULTS / "plar_gpu.csv" if bench.on_gpu else None)
-    if out is not None:
-        append_rows(out, COLUMNS, rows)
+    for features, dim, classes, prototypes in SHAPES[: options.shapes]:
+        sizes = {"classes": classes, "prototypes": prototypes, "dim": dim, "channels": features}
+        problem = make_problem(bench.pixels, **sizes).to(bench.device)
+        for dtype in (torch.float32, torch.float16):
+            rows = measure(bench, problem, dtype, tune=options.tune)
+            if out is not None:  # at once: whatever stops the run, these stay
+                append_rows(out, COLUMNS, rows)
+        print(f"-- {time.perf_counter() - began:.0f} s", flush=True)
     if not bench.on_gpu:
         return 0
     neighbours = [sys.executable, str(Path(__file__).with_name("bench_knn.py")), "--device", "cuda"]

@@ -13,7 +13,14 @@ os.environ["TRITON_INTERPRET"] = "1"
 from dataclasses import replace
 
 import torch
-from plar_cases import Problem, largest_error, make_problem, pairwise_cases, wrong_decisions
+from plar_cases import (
+    Problem,
+    largest_error,
+    make_problem,
+    pairwise_cases,
+    tight_problem,
+    wrong_decisions,
+)
 
 from geohsal.kernels.plar import PlarScores, Rule, reference_scores, triton_path
 from geohsal.kernels.plar.decision import Settings
@@ -30,6 +37,8 @@ def poisoned(pixels: int, device: torch.device) -> PlarScores:
 
 _empty = triton_path._empty_scores
 triton_path._empty_scores = poisoned
+_scratch = triton_path._empty_scratch
+triton_path._empty_scratch = lambda *shape: _scratch(*shape).fill_(torch.nan)
 
 
 def report(name: str, problem: Problem, rule: Rule = Rule.ROBUST, agreement: bool = True) -> None:
@@ -64,8 +73,9 @@ def special_cases() -> None:
     broken[3, 0], broken[7, 2], broken[9, 1], broken[11] = torch.nan, torch.inf, -torch.inf, 7e4
     report("impossible rows", Problem(**_with(base, features=broken)))
     report("columns apart", Problem(**_with(base, features=base.features.T.contiguous().T)))
-    every_second = torch.stack([base.features, base.features]).permute(1, 0, 2)[:, 0]
-    report("rows apart", Problem(**_with(base, features=every_second)))
+    every_second = torch.stack([base.features, -base.features], 1)[:, 0]
+    other = torch.stack([base.pseudo, base.pseudo + 1], 1)[:, 0]
+    report("rows apart", Problem(**_with(base, features=every_second, pseudo=other)))
     flags = torch.ones(5, dtype=torch.bool)
     operands = replace(
         base.operands,
@@ -76,6 +86,10 @@ def special_cases() -> None:
     )
     for rule in Rule:
         report(f"flags {rule.name}", Problem(**_with(base, operands=operands)), rule)
+    small = replace(base.operands, scale=1e-6)  # far below what float16 resolves
+    report("features far below their scale", Problem(**_with(base, operands=small)))
+    tight = tight_problem()
+    report("one tight direction", tight)
     absent = replace(base.operands, log_prior=torch.full((5,), -torch.inf))
     report("no class known", Problem(**_with(base, operands=absent)))
     open_gates = replace(base.operands, gate=torch.full((5,), torch.inf))
@@ -84,7 +98,7 @@ def special_cases() -> None:
     names = ("center", "projection")
     doubled = {k: v[copies] for k, v in base.operands.tensors().items() if k not in names}
     report("exact ties", Problem(**_with(base, operands=replace(base.operands, **doubled))))
-    triton_path._SCRATCH_BYTES = 12 * 32 * 128  # one block of pixels at a time
+    triton_path._SCRATCH_BYTES = 12 * 16 * 128  # one block of pixels at a time
     report("chunks", base)
 
 

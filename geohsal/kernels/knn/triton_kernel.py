@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from geohsal.errors import KernelError
+from geohsal.kernels.devices import current_device
 from geohsal.kernels.knn.search import Shortlist
 from geohsal.kernels.knn.torch_path import Running, padded
 
@@ -90,22 +91,23 @@ class TritonPass:
     def shortlist(self, points: Tensor, count: int) -> Shortlist:
         minima = torch.empty(len(points), self._groups, device=points.device)
         grid = (triton.cdiv(len(points), ROWS), self._groups // self._lanes)
-        group_minima_kernel[grid](
-            self._half(points),
-            self._bank,
-            self._norm,
-            minima,
-            len(points),
-            self._groups,
-            2 / self._scale**2,
-            GROUP=GROUP,
-            ROWS=ROWS,
-            LANES=self._lanes,
-            DIM=self._dim,
-            num_warps=WARPS,
-            num_stages=self._stages,
-            enable_fp_fusion=True,  # the default is about to change
-        )
+        with current_device(points.device):
+            group_minima_kernel[grid](
+                self._half(points),
+                self._bank,
+                self._norm,
+                minima,
+                len(points),
+                self._groups,
+                2 / self._scale**2,
+                GROUP=GROUP,
+                ROWS=ROWS,
+                LANES=self._lanes,
+                DIM=self._dim,
+                num_warps=WARPS,
+                num_stages=self._stages,
+                enable_fp_fusion=True,  # the default is about to change
+            )
         best = Running(count + _SPARE)
         best.add(minima, first_group=0)
         return best.shortlist(group=GROUP, lanes=self._lanes)

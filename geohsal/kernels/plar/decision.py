@@ -1,8 +1,8 @@
 """From distances to classes and decision codes; the logic that all paths share.
 
-Every score is an interval: its value and a radius that holds what the path's precision may have
-changed. A pixel is a near tie where any comparison that its decision rests on could turn within
-the intervals. Suffixes: C classes, N pixels. Equal scores go to the lowest class id everywhere.
+Every score is an interval: its value and a radius for what the path's precision may have changed.
+A pixel is a near tie where any comparison that its decision rests on could turn within the
+intervals. Suffixes: C classes, N pixels. Equal scores go to the lowest class id everywhere.
 """
 
 from typing import NamedTuple
@@ -72,12 +72,32 @@ def decide(
 
 
 def _rank(score_CN: Tensor, radius_CN: Tensor, present: Tensor) -> _Ranking:
-    """Two lowest scores and the least bounds, class by class as the fused kernel goes.
-
-    argmin and topk leave the order of ties to the backend, and reduce over classes slowly.
-    """
+    """Two lowest scores and the least bounds; equal scores in the order of the classes."""
     score_CN = score_CN.masked_fill(~present, torch.inf)
     lower_CN, upper_CN = score_CN - radius_CN, score_CN + radius_CN
+    rank = _rank_at_once if score_CN.is_cuda else _rank_in_turn
+    return rank(score_CN, lower_CN, upper_CN)
+
+
+def _rank_at_once(score_CN: Tensor, lower_CN: Tensor, upper_CN: Tensor) -> _Ranking:
+    """Few launches, for a GPU; sorting is stable, topk is asked for values only."""
+    few = min(2, len(score_CN))
+    scores, order = score_CN.sort(dim=0, stable=True)
+    return _Ranking(
+        order[0],
+        order[1] if few > 1 else torch.zeros_like(order[0]),
+        _padded(scores[:2], 2),
+        _padded(lower_CN.topk(min(3, len(lower_CN)), 0, largest=False).values, 3),
+        _padded(upper_CN.topk(few, 0, largest=False).values, 2),
+    )
+
+
+def _padded(values: Tensor, rows: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, 0, 0, rows - len(values)), value=torch.inf)
+
+
+def _rank_in_turn(score_CN: Tensor, lower_CN: Tensor, upper_CN: Tensor) -> _Ranking:
+    """Class by class, for a CPU, where reductions over classes are slow."""
     first = torch.full_like(score_CN[0], torch.inf)
     second, low1, low2, low3, high1, high2 = (first for _ in range(6))
     best = torch.zeros_like(first, dtype=torch.int64)

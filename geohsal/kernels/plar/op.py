@@ -23,6 +23,9 @@ LEAST_HALF_DIM = 128
 CPU_HALVES = bool(torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 """Whether this processor multiplies bfloat16 (AVX512-BF16, AMX, ARM BF16); without it is slower."""
 
+GPU_HALVES = torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
+"""Whether products of halves may come back in float32 on a GPU."""
+
 
 class Kernel(StrEnum):
     """What computes the scores; every choice gives the same decisions."""
@@ -197,19 +200,21 @@ def resolve_kernel(
     if kernel is Kernel.TORCH:
         return kernel
     on_gpu = device.type == "cuda"
-    halves = on_gpu or CPU_HALVES
+    halves = GPU_HALVES if on_gpu else CPU_HALVES
     reason = _why_not_triton(device, channels) if on_gpu else "its tensors are on the CPU"
     if kernel is Kernel.AUTO:
+        if on_gpu and reason is None:
+            return Kernel.TRITON
         if on_gpu:
-            return Kernel.TRITON if reason is None else Kernel.TORCH_HALF
+            return Kernel.TORCH_HALF if halves else Kernel.TORCH
         return Kernel.TORCH_HALF if halves and dim >= LEAST_HALF_DIM else Kernel.TORCH
     if kernel is Kernel.TRITON and reason is not None:
         raise KernelError(f"plar.kernel triton: {reason}; use plar.kernel=auto")
     if kernel is Kernel.TORCH_HALF and not halves:
-        raise KernelError(
-            "plar.kernel torch-half: this processor has no bfloat16 instructions; use "
-            "plar.kernel=auto"
-        )
+        lack = "this torch returns no float32 from products of halves (CUDA, 2.8 or newer)"
+        if not on_gpu:
+            lack = "this processor has no bfloat16 instructions"
+        raise KernelError(f"plar.kernel torch-half: {lack}; use plar.kernel=auto")
     return kernel
 
 

@@ -93,6 +93,7 @@ class PlarOperands:
             wanted[field] = (classes,)
         for name, shape in wanted.items():
             assert tuple(getattr(self, name).shape) == shape, (name, shape)
+        assert 0 < self.scale < float("inf"), "scale brings features to unit size"
         assert classes <= NO_CLASS, "class ids fit uint8, 255 is no class"
 
     @property

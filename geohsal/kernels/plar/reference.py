@@ -49,7 +49,12 @@ def reference_scores(
 def centre(
     features: Tensor, operands: PlarOperands, *, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Centred features (0 in invalid rows) and validity: finite, and small enough once scaled."""
+    """Centred features (0 in invalid rows) and validity: finite, and small enough once scaled.
+
+    Features are float32 at most: float64 is rounded first, on every path.
+    """
+    if features.dtype is torch.float64:
+        features = features.float()
     centred = features.to(dtype) - operands.center.to(dtype)
     largest = centred.abs().amax(1)
     valid = largest * operands.scale <= LARGEST_FEATURE  # false for NaN

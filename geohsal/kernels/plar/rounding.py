@@ -5,11 +5,13 @@ in float64 from the rounded matrix, and the Euclidean part is split in two halve
 of them keep 22 bits). What remains is the rounding of the features, relative to each of them, and
 of the matrix, relative to the distance from the prototype:
 
-    z~ - z = W (x~ - x) + (W~ - W)(x - mu),   |z~ - z|^2 <= t = u^2 (sum_j V_cj x_j^2 + v_c)
+    z~ - z = W (x~ - x) + (W~ - W)(x - mu),   |z~ - z|^2 ~ t = u^2 (sum_j V_cj x_j^2 + v_c)
 
-in the mean over signs. The squared distance then errs by 2 z (z~ - z) + |z~ - z|^2, for which a
-radius of `error_factor` sqrt(D_M t) + 4 t stands. Pixels of which any comparison lies within the
-radii are scored again in float32.
+in the mean over the signs of the rounding errors. The squared distance then errs by
+2 z (z~ - z) + |z~ - z|^2, for which the radius 2 e sqrt(D_M) + e^2 with e = 3 sqrt(t) stands: 5.2
+standard deviations where all errors point along z. It is a statistical bound: it assumes that the
+errors of different features are independent, and bit-identical channels would break that. Pixels
+of which any comparison lies within the radii are scored again in float64.
 """
 
 import math
@@ -24,8 +26,11 @@ from geohsal.kernels.plar.operands import PlarOperands
 _UNIT = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 """Largest relative rounding error of each half precision."""
 
-_SAFETY = 20.0
-"""Twice the standard errors that a radius spans; up to 1.3 times 5 were seen in 1e6 pixels."""
+ERROR_REACH = 3.0
+"""Largest |z~ - z| that is reckoned with, in units of sqrt(t)."""
+
+_UNDERFLOW = {torch.float16: 2.0**-25, torch.bfloat16: 0.0}
+"""Largest absolute rounding error of a small number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,11 +55,6 @@ class RoundedOperands:
     @property
     def dtype(self) -> torch.dtype:
         return self.matrices.dtype
-
-    @property
-    def error_factor(self) -> float:
-        """What sqrt(D_M t) is multiplied by."""
-        return error_factor(self.matrices.shape[1])
 
     def tensors(self) -> list[Tensor]:
         """All tensors in the order of the fields."""
@@ -83,6 +83,8 @@ def round_operands(operands: PlarOperands, dtype: torch.dtype) -> RoundedOperand
     unit = _UNIT[dtype]
     of_matrix = (exact[1:] - stacked[1:]).square().sum(1)
     of_features = stacked[1:].square().sum(1) * unit**2
+    of_prototypes = 2 * (of_matrix[:, None] * prototypes.square()).sum(2).amax(1)
+    of_small = 2 * _UNDERFLOW[dtype] ** 2 * stacked[1:].square().sum((1, 2))
     return RoundedOperands(
         matrices=matrices,
         factor=shrink.float(),
@@ -93,17 +95,9 @@ def round_operands(operands: PlarOperands, dtype: torch.dtype) -> RoundedOperand
         linear_norm=linear.square().sum(2).sqrt().float(),
         square=operands.means.double().square().sum(2).float(),
         variance=(2 * of_matrix + of_features).bfloat16(),
-        variance_offset=2 * (of_matrix[:, None] * prototypes.square()).sum(2).amax(1).float(),
+        variance_offset=(of_prototypes + of_small).float(),
         scale=scale,
     )
-
-
-def error_factor(dim: int) -> float:
-    """What sqrt(D_M t) is multiplied by: the error's share along z falls with sqrt(D).
-
-    4 is twice the bound of Cauchy and Schwarz: t is a mean.
-    """
-    return min(4.0, _SAFETY / math.sqrt(dim))
 
 
 def _powers(largest: Tensor) -> Tensor:

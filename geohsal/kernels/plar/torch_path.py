@@ -2,8 +2,8 @@
 
 Float32: features are centred first, so nothing is lost that a decision could notice. Half
 precision: see `rounding`. Pixels whose comparisons are closer than the radii of their errors are
-scored again, half precision in float32, float32 in float64. Decisions therefore depend neither on
-the precision nor on the chunk size nor on the order of the pixels.
+scored again in float64. Decisions therefore depend neither on the precision nor on the chunk size
+nor on the order of the pixels.
 """
 
 from itertools import pairwise
@@ -15,14 +15,22 @@ from torch import Tensor
 from geohsal.kernels.plar.decision import Distances, Settings, decide
 from geohsal.kernels.plar.operands import PlarOperands, PlarScores
 from geohsal.kernels.plar.reference import centre, reference_scores, with_radius
-from geohsal.kernels.plar.rounding import RoundedOperands
+from geohsal.kernels.plar.rounding import ERROR_REACH, RoundedOperands
 from geohsal.kernels.precision import full_precision
 
 _BLOCK_VALUES = 1 << 22
 """Most values of whitened differences at a time: 16 MiB in float32, so that they stay in cache."""
 
+_GPU_BLOCK_VALUES = 1 << 26
+"""The same on a GPU: 256 MiB, so that launches do not outweigh the work."""
+
+_LEAST_GPU_CHUNK = 1 << 16
+
 _FLAT_ERROR = 2e-6
 """Error of expanded Euclidean distances in float32, relative to the squared lengths."""
+
+_SUM_ERROR = 2.0**-22
+"""Error of a float32 sum of products, relative to the lengths of its factors."""
 
 _ROW_BLOCKS = 4
 _LEAST_SAVING = 0.15
@@ -33,11 +41,12 @@ class _Block(NamedTuple):
     """Rows of some matrices that read the first `columns` features."""
 
     slots: slice  # 0 is the projection, c + 1 the whitening of class c
+    prototype: int  # whose bias is taken off first
     columns: int
     weight: Tensor  # [rows, columns], rows matrix by matrix
     factor: Tensor | None  # [rows], undoes the scale of half-precision weights
-    bias: Tensor  # [rows], of prototype 0
-    others: Tensor  # [K - 1, rows], bias of the other prototypes minus that
+    bias: Tensor  # [rows], of that prototype
+    others: list[Tensor]  # [rows] each: bias of the prototypes after it minus that
 
 
 class _Plan(NamedTuple):
@@ -47,6 +56,7 @@ class _Plan(NamedTuple):
     covectors: Tensor  # [C x K, F], prototypes of the Euclidean space
     lengths: Tensor  # [C x K, 1], their squared lengths in that space
     norms: Tensor  # [C, 1], longest covector
+    sizes: Tensor  # [C, 1], Frobenius norm of each whitening matrix
 
 
 def chunked_scores(
@@ -68,6 +78,8 @@ def chunked_scores(
         chunk_pixels: pixels at a time.
         rounded: score in this half precision first.
     """
+    if features.is_cuda:
+        chunk_pixels = max(chunk_pixels, _LEAST_GPU_CHUNK)
     with full_precision(features.device.type):
         plan = _make_plan(operands, rounded, chunk_pixels)
         parts = []
@@ -80,12 +92,13 @@ def chunked_scores(
                 decide(distances, pseudo=labels, valid=valid, operands=operands, settings=settings)
             )
         scores = PlarScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
-        again = score_again_float32 if rounded is not None else _score_again_float64
-        again(scores, features, pseudo, operands, settings=settings, chunk_pixels=chunk_pixels)
+        score_again(
+            scores, features, pseudo, operands, settings=settings, chunk_pixels=chunk_pixels
+        )
     return scores
 
 
-def score_again_float32(
+def score_again(
     scores: PlarScores,
     features: Tensor,
     pseudo: Tensor,
@@ -94,26 +107,7 @@ def score_again_float32(
     settings: Settings,
     chunk_pixels: int,
 ) -> None:
-    """Replaces flagged rows by their float32 scores, whose own near ties are kept as flags."""
-    rows = scores.near_tie.nonzero()[:, 0]
-    if len(rows):
-        better = chunked_scores(
-            features[rows], pseudo[rows], operands, settings=settings, chunk_pixels=chunk_pixels
-        )
-        for column, values in zip(scores, better, strict=True):
-            column[rows] = values
-
-
-def _score_again_float64(
-    scores: PlarScores,
-    features: Tensor,
-    pseudo: Tensor,
-    operands: PlarOperands,
-    *,
-    settings: Settings,
-    chunk_pixels: int,
-) -> None:
-    """Replaces flagged rows by their float64 scores; they stay flagged."""
+    """Replaces flagged rows by their float64 scores and flags."""
     for rows in torch.split(scores.near_tie.nonzero()[:, 0], chunk_pixels):
         if not len(rows):
             continue
@@ -125,7 +119,7 @@ def _score_again_float64(
             agreement=settings.agreement,
             tie=settings.tie,
         )
-        for column, values in zip(scores[:-1], exact[:-1], strict=True):
+        for column, values in zip(scores, exact, strict=True):
             column[rows] = values
 
 
@@ -142,28 +136,25 @@ def _distances(
     points = centred if rounded is None else (centred * rounded.scale).to(rounded.dtype)
     slots = _norms(centred, points, plan, operands)
     own, mahalanobis = slots[0], slots[1:]
-    euclid = _euclid(centred, own, plan, settings.tie)
+    size = torch.linalg.vector_norm(centred, dim=1)
+    euclid = _euclid(centred, own, plan, size, settings.tie)
+    radius = with_radius(mahalanobis, settings.tie)[1]
+    sums = plan.sizes * size * _SUM_ERROR  # of W x before the bias is taken off
+    radius = radius + sums * (2 * mahalanobis.sqrt() + sums)
     if rounded is None:
-        return Distances(*euclid, *with_radius(mahalanobis, settings.tie))
+        return Distances(*euclid, mahalanobis, radius)
     square = (centred * rounded.scale).square_()
     variance = rounded.variance.float() @ square.T + rounded.variance_offset[:, None]
-    radius = mahalanobis_radius(mahalanobis, variance, rounded, settings.tie)
+    if rounded.dtype is torch.bfloat16:  # so are the differences that come back
+        variance = variance + 2.0**-16 * mahalanobis
+    error = ERROR_REACH * variance.sqrt()
+    radius = radius + error * (2 * mahalanobis.sqrt() + error)
     return Distances(*euclid, mahalanobis, radius)
 
 
-def mahalanobis_radius(
-    mahalanobis: Tensor, variance: Tensor, rounded: RoundedOperands, tie: float
-) -> Tensor:
-    """Radius of squared distances whose whitened differences have this squared error.
-
-    Products of halves that come back as bfloat16 add the rounding of each difference.
-    """
-    relative = tie + (2.0**-8 * rounded.error_factor if rounded.dtype is torch.bfloat16 else 0.0)
-    spread = rounded.error_factor * (mahalanobis * variance).sqrt()
-    return relative * (1 + mahalanobis) + spread + 4 * variance
-
-
-def _euclid(centred: Tensor, own: Tensor, plan: _Plan, tie: float) -> tuple[Tensor, Tensor]:
+def _euclid(
+    centred: Tensor, own: Tensor, plan: _Plan, size: Tensor, tie: float
+) -> tuple[Tensor, Tensor]:
     """Least squared distance [C, n] to the prototypes of each class, by the expanded form.
 
     |P x|^2 is common to all classes: its precision is that of the scores, not of their ranking.
@@ -172,7 +163,6 @@ def _euclid(centred: Tensor, own: Tensor, plan: _Plan, tie: float) -> tuple[Tens
     distance = plan.lengths - 2 * (plan.covectors @ centred.T)
     shape = (classes, len(plan.covectors) // classes, len(centred))
     distance = distance.view(shape).amin(1).add_(own).clamp_(min=0.0)
-    size = torch.linalg.vector_norm(centred, dim=1)
     rounding = plan.lengths.view(classes, -1).amax(1)[:, None] + own + plan.norms * size
     return distance, tie * (1 + distance) + _FLAT_ERROR * rounding
 
@@ -185,8 +175,8 @@ def _norms(centred: Tensor, points: Tensor, plan: _Plan, operands: PlarOperands)
         gap = _products(points if block.weight.dtype is points.dtype else centred, block)
         inside = sums[:, block.slots]
         shape = (len(points), inside.shape[1], gap.shape[1] // inside.shape[1])
-        inside[0] += torch.linalg.vector_norm(gap.view(shape), dim=2).square_().T
-        for other, shift in enumerate(block.others, start=1):
+        inside[block.prototype] += torch.linalg.vector_norm(gap.view(shape), dim=2).square_().T
+        for other, shift in enumerate(block.others, start=block.prototype + 1):
             moved = (gap - shift).view(shape)
             inside[other] += torch.linalg.vector_norm(moved, dim=2).square_().T
     sums[1:, 0] = torch.inf  # the projection has one bias, zero
@@ -208,24 +198,29 @@ def _products(points: Tensor, block: _Block) -> Tensor:
 
 def _make_plan(operands: PlarOperands, rounded: RoundedOperands | None, chunk_pixels: int) -> _Plan:
     classes, _, dim = operands.bias.shape
+    on_gpu = operands.center.device.type == "cuda"  # elsewhere float32 is cheap enough for one
     pieces = _row_pieces(dim, operands.center.shape[0])
     longest = max(rows.stop - rows.start for rows, _ in pieces)
-    step = max(1, _BLOCK_VALUES // (chunk_pixels * longest))
+    values = _GPU_BLOCK_VALUES if on_gpu else _BLOCK_VALUES
+    step = max(1, values // (chunk_pixels * longest))
     groups = [slice(0, 1)]
     groups += [slice(c, min(c + step, classes + 1)) for c in range(1, classes + 1, step)]
-    on_gpu = operands.center.device.type == "cuda"  # elsewhere float32 is cheap enough for one
     covectors = operands.means.double() @ operands.projection.double()
     return _Plan(
         blocks=[
-            _float_block(operands, group, *piece)
-            if rounded is None or (group.start == 0 and not on_gpu)
-            else _half_block(rounded, group, *piece)
+            block
             for group in groups
             for piece in pieces
+            for block in (
+                [_float_block(operands, group, *piece)]
+                if rounded is None or (group.start == 0 and not on_gpu)
+                else _half_blocks(rounded, group, *piece)
+            )
         ],
         covectors=covectors.flatten(0, 1).float(),
         lengths=operands.means.square().sum(2).view(-1, 1),
         norms=torch.linalg.vector_norm(covectors, dim=2).amax(1)[:, None].float(),
+        sizes=torch.linalg.vector_norm(operands.whitening, dim=(1, 2))[:, None],
     )
 
 
@@ -237,31 +232,37 @@ def _float_block(operands: PlarOperands, slots: slice, rows: slice, columns: int
         classes = slice(slots.start - 1, slots.stop - 1)
         weight = operands.whitening[classes, rows, :columns]
         bias = operands.bias[classes, :, rows]
-    return _Block(slots, columns, weight.flatten(0, 1), None, *_bias(bias))
+    first, *others = bias.transpose(0, 1).flatten(1)
+    return _Block(
+        slots, 0, columns, weight.flatten(0, 1), None, first, [other - first for other in others]
+    )
 
 
-def _half_block(rounded: RoundedOperands, slots: slice, rows: slice, columns: int) -> _Block:
-    """Weights are halves times a power of two; on the CPU both go into a bfloat16."""
+def _half_blocks(rounded: RoundedOperands, slots: slice, rows: slice, columns: int) -> list[_Block]:
+    """One block; on the CPU, where differences come back as halves, one per prototype."""
     prototypes = 1 if slots.start == 0 else None
-    first, others = _bias(rounded.bias[slots, :prototypes, rows])
+    biases = list(rounded.bias[slots, :prototypes, rows].transpose(0, 1).flatten(1))
     weight = rounded.matrices[slots, rows, :columns]
     factor = rounded.factor[slots, None].expand(weight.shape[:2]).flatten()
     weight = weight.flatten(0, 1)
     if weight.device.type == "cuda":
-        return _Block(slots, columns, weight, factor, first, others)
+        others = [bias - biases[0] for bias in biases[1:]]
+        return [_Block(slots, 0, columns, weight, factor, biases[0], others)]
     assert weight.dtype is torch.bfloat16, "the exponents of halves end too early"
-    parts, rest = [], -first
+    scaled = weight * factor[:, None].to(weight.dtype)  # by powers of two: exact
+    return [
+        _Block(slots, number, columns, torch.cat([scaled, _parts(bias)], 1), None, bias, [])
+        for number, bias in enumerate(biases)
+    ]
+
+
+def _parts(bias: Tensor) -> Tensor:
+    """Minus a bias [rows] as the sum of three bfloat16 [rows, 3]."""
+    parts, rest = [], -bias
     for _ in range(3):
-        parts.append(rest.to(weight.dtype))
+        parts.append(rest.bfloat16())
         rest = rest - parts[-1].float()
-    weight = torch.cat([weight * factor[:, None].to(weight.dtype), torch.stack(parts, 1)], 1)
-    return _Block(slots, columns, weight, None, first, others)
-
-
-def _bias(bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Bias [C, K, rows] as [C x rows] of prototype 0, and of the others minus that."""
-    flat = bias.transpose(0, 1).flatten(1)
-    return flat[0], flat[1:] - flat[0]
+    return torch.stack(parts, 1)
 
 
 def _row_pieces(dim: int, channels: int) -> list[tuple[slice, int]]:

@@ -26,7 +26,10 @@ _CORRECTED = tl.constexpr(2)
 _AMBIGUOUS = tl.constexpr(3)
 _NOVEL = tl.constexpr(4)
 _NO_CLASS = tl.constexpr(255)
-_FLAT_ERROR = tl.constexpr(2e-6)
+_FLAT_ERROR = tl.constexpr(1e-5)  # matrix units may cut sums off instead of rounding them
+_SUM_ERROR = tl.constexpr(2.0**-22)
+_ERROR_REACH = tl.constexpr(3.0)
+_UNDERFLOW = tl.constexpr(2.0**-24)  # of the low halves, per root of the number of features
 
 
 @triton.jit
@@ -249,11 +252,10 @@ def _decision_phase(
     inside,
     valid,
     length2,
+    channels,
     classes,
-    known,
     stride,
     tie,
-    error_factor,
     BQ: tl.constexpr,
     ROBUST: tl.constexpr,
     AGREEMENT: tl.constexpr,
@@ -272,6 +274,7 @@ def _decision_phase(
     m_chosen = q1
     gate_near = qc1
     any_inside, any_certain, any_maybe = qc1, qc1, qc1
+    known = 0
     for number in range(classes):
         variance_offset = tl.load(class_ptr + number)
         offset = tl.load(class_ptr + classes + number)
@@ -280,14 +283,18 @@ def _decision_phase(
         covector = tl.load(class_ptr + 5 * classes + number)
         lengths = tl.load(class_ptr + 6 * classes + number)
         present = (flags & 1) > 0
+        known += flags & 1
         gated = (flags & 3) == 3
         m = tl.load(m_ptr + (number + 1) * stride + rows, mask=inside, other=0.0)
         m = tl.maximum(m, 0.0)
         t = tl.load(t_ptr + number * stride + rows, mask=inside, other=0.0) + variance_offset
         e = tl.load(e_ptr + number * stride + rows, mask=inside, other=0.0)
         e = tl.maximum(e + own_flat, 0.0)
-        m_radius = tie * (1.0 + m) + error_factor * tl.sqrt(m * t) + 4.0 * t
+        sums = _SUM_ERROR * length * tl.load(class_ptr + 7 * classes + number)
+        error = _ERROR_REACH * tl.sqrt(t) + sums
+        m_radius = tie * (1.0 + m) + error * (2.0 * tl.sqrt(m) + error)
         e_radius = tie * (1.0 + e) + _FLAT_ERROR * (lengths + own_flat + length * covector)
+        e_radius += _UNDERFLOW * tl.sqrt(channels * 1.0) * covector
         q = tl.where(present, m + offset, inf)
         q_radius = m_radius + tie * tl.abs(offset)
         ql = tl.where(present, q - q_radius, inf)
@@ -359,7 +366,7 @@ def _decision_phase(
     _store_pair(q_ptr, q_class_ptr, rows, inside, valid, q1, qc1, q2, qc2)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels"])
 def plar_kernel(
     x_ptr,
     pseudo_ptr,
@@ -371,7 +378,7 @@ def plar_kernel(
     low_ptr,  # [classes, KP, FP] half
     flat_ptr,  # [2, classes, KP] float32: factor; squared length, inf where there is none
     variance_ptr,  # [classes, FP] bfloat16
-    class_ptr,  # [7, classes] float32, see `pack`
+    class_ptr,  # [8, classes] float32, see `pack`
     scratch_ptr,  # [3, slots, stride] float32
     euclid_class_ptr,
     euclid_ptr,
@@ -386,13 +393,11 @@ def plar_kernel(
     pixels,
     channels,
     classes,
-    known,
     slots,
     stride,
     scale,
     limit,
     tie,
-    error_factor,
     BQ: tl.constexpr,
     BN: tl.constexpr,
     BF: tl.constexpr,
@@ -484,11 +489,10 @@ def plar_kernel(
         inside,
         valid,
         length2,
+        channels,
         classes,
-        known,
         stride,
         tie,
-        error_factor,
         BQ,
         ROBUST,
         AGREEMENT,

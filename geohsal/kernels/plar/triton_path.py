@@ -3,10 +3,11 @@
 Importing this module needs no triton; a launch does.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from shutil import which
 from typing import NamedTuple, Self
 
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from geohsal.errors import KernelError
+from geohsal.kernels.devices import current_device
 from geohsal.kernels.plar.decision import Settings
 from geohsal.kernels.plar.operands import LARGEST_FEATURE, PlarOperands, PlarScores, Rule
-from geohsal.kernels.plar.rounding import RoundedOperands, error_factor
-from geohsal.kernels.plar.torch_path import chunked_scores, score_again_float32
+from geohsal.kernels.plar.rounding import RoundedOperands
+from geohsal.kernels.plar.torch_path import chunked_scores, score_again
 from geohsal.kernels.precision import full_precision
 
 MOST_FEATURES = 512
@@ -188,6 +190,7 @@ def pack(operands: PlarOperands, rounded: RoundedOperands) -> Packed:
             torch.as_tensor(flags, device=offset.device),
             rounded.linear_norm.amax(1),
             rounded.square.amax(1),
+            torch.linalg.vector_norm(rounded.matrices[1:].float(), dim=(1, 2)) * rounded.factor[1:],
         ]
     )
     packed = Packed(
@@ -214,7 +217,7 @@ def fused_scores(
     scale: float,
     settings: Settings,
 ) -> PlarScores:
-    """Scores of features [N, F] by the fused kernel; near ties are scored again in float32.
+    """Scores of features [N, F] by the fused kernel; near ties are scored again in float64.
 
     The first call of a layout on a device is checked against the torch path.
 
@@ -231,7 +234,7 @@ def fused_scores(
     """
     scores = raw_scores(features, pseudo, operands, packed, scale=scale, settings=settings)
     with full_precision(features.device.type):
-        score_again_float32(
+        score_again(
             scores,
             features,
             pseudo,
@@ -257,9 +260,9 @@ def raw_scores(
     scores = _empty_scores(len(features), features.device)
     step = _SCRATCH_BYTES // (12 * layout.slots) // 128 * 128
     stride = min(step, -(-len(features) // 128) * 128)
-    scratch = torch.empty(3 * layout.slots * stride, dtype=torch.float32, device=features.device)
-    known = int(operands.present.sum())
-    with _current(features.device):
+    pseudo = pseudo.contiguous()
+    scratch = _empty_scratch(3 * layout.slots * stride, features.device)
+    with current_device(features.device):
         for start in range(0, len(features), step):
             part = slice(start, start + step)
             _launch(
@@ -271,16 +274,10 @@ def raw_scores(
                 PlarScores(*(column[part] for column in scores)),
                 layout=layout,
                 stride=stride,
-                known=known,
                 scale=scale,
                 settings=settings,
             )
     return scores
-
-
-def _current(device: torch.device) -> AbstractContextManager[object]:
-    """Triton launches on the current device, wherever the tensors are."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _launch(
@@ -293,7 +290,6 @@ def _launch(
     *,
     layout: Layout,
     stride: int,
-    known: int,
     scale: float,
     settings: Settings,
 ) -> None:
@@ -312,18 +308,20 @@ def _launch(
         len(features),
         layout.channels,
         layout.classes,
-        known,
         layout.slots,
         stride,
         scale,
         LARGEST_FEATURE * scale / operands.scale,
         settings.tie,
-        error_factor(layout.dim),
         ROBUST=settings.rule is Rule.ROBUST,
         AGREEMENT=settings.agreement,
         **layout.constants,
         **layout.options,
     )
+
+
+def _empty_scratch(values: int, device: torch.device) -> Tensor:
+    return torch.empty(values, dtype=torch.float32, device=device)
 
 
 def _empty_scores(pixels: int, device: torch.device) -> PlarScores:
@@ -342,7 +340,7 @@ def _empty_scores(pixels: int, device: torch.device) -> PlarScores:
     )
 
 
-_checked: set[tuple[torch.device, Layout, torch.dtype, Settings]] = set()
+_checked: set[tuple[object, ...]] = set()
 
 
 def _check_once(
@@ -353,7 +351,7 @@ def _check_once(
     settings: Settings,
 ) -> None:
     """Compare the first pixels of the first call with the torch path: compilers differ."""
-    key = (features.device, Layout.of(operands), features.dtype, settings)
+    key = (features.device, Layout.of(operands), features.dtype, features.stride(1), settings)
     if key in _checked or not len(features):
         return
     some = slice(0, _CHECKED_PIXELS)
@@ -367,13 +365,16 @@ def _check_once(
             f"plar.kernel triton: {wrong} of {len(same)} decisions differ from the torch path on "
             f"{features.device}; use plar.kernel=torch-half and report triton's version"
         )
-    _checked.add(key)
+    if len(same) == _CHECKED_PIXELS:
+        _checked.add(key)
 
 
 def why_unavailable(device: torch.device) -> str | None:
     """Why the fused kernel cannot run on a CUDA device; None where it can."""
     if find_spec("triton") is None:
         return "triton is not installed (pip install triton)"
+    if not any(which(name) for name in (os.environ.get("CC", "gcc"), "gcc", "clang", "cc")):
+        return "triton needs a C compiler (gcc or clang) to start kernels"
     if torch.version.hip is not None:
         return "it is built for CUDA, not for ROCm"
     if torch.cuda.get_device_capability(device) < _OLDEST:
