@@ -11,16 +11,16 @@ from geohsal.io.qgis_symbols import (
     casing,
     categorised,
     class_categories,
+    corner_labels,
     fill,
-    labels,
+    inside_labels,
     outline,
 )
+from geohsal.io.qgis_xml import DOCTYPE, QGIS_VERSION, xml_text
 from geohsal.io.review_schema import Layer
 
-DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 UNASSIGNED = "#ffd400"
 _HEAD = {
-    "version": "3.22.0",
     "styleCategories": "AllStyleCategories",
     "simplifyDrawingHints": "1",
     "simplifyLocal": "1",
@@ -37,10 +37,10 @@ _MULTI_POLYGON = "2"
 _REGION_FORM = Form(
     null_label="— as the answers inside say —",
     groups={
-        "Decide": ("status", "assigned_class", "notes"),
+        "Decide": ("reason", "status", "assigned_class", "notes"),
         "Why here": (
             "rank",
-            "reason",
+            "audit",
             "teacher_class",
             "plar_class",
             "error_probability",
@@ -55,7 +55,6 @@ _REGION_FORM = Form(
             "pixels",
             "area_m2",
             "cost_min",
-            "audit",
             "reviewed_by",
             "reviewed_ms",
         ),
@@ -72,6 +71,8 @@ _REGION_FORM = Form(
             message="A class counts only where the status is Done",
         ),
     },
+    columns=("rank", "status", "assigned_class", "notes", "reason"),
+    widths={"rank": 50, "status": 90, "assigned_class": 190, "notes": 160, "reason": 400},
     sort='"rank"',
     preview="""lpad("rank", 4, '0') || ' ' || coalesce("status", '')""",
     map_tip="""<b>[% "rank" %] [% "region_id" %]</b><br>[% "reason" %]<br>[% "status" %]""",
@@ -90,9 +91,21 @@ _ANSWER_FORM = Form(
             hard=True,
         ),
     },
+    columns=("region_id", "suggested_class", "assigned_class", "notes"),
+    widths={"region_id": 180},
     sort='"answer_id"',
     preview="""coalesce("answer_id", 'added')""",
 )
+
+_ANSWER_CLASS = (
+    'if("assigned_class" is null, represent_value("suggested_class"), '
+    'represent_value("assigned_class"))'
+)
+
+_LABELS = {
+    schema.REGIONS: lambda: corner_labels('"rank"'),
+    schema.ANSWERS: lambda: inside_labels(_ANSWER_CLASS),
+}
 
 _FORMS = {schema.REGIONS: _REGION_FORM, schema.ANSWERS: _ANSWER_FORM}
 
@@ -101,26 +114,28 @@ def layer_body(layer: Layer, classes: Sequence[ClassInfo]) -> list[ET.Element]:
     """QML elements of a layer: colours, labels, form; the same in a GeoPackage and a project."""
     form = _FORMS.get(layer.name, Form(preview='"scene_id"'))
     body = [_renderer(layer, classes)]
-    if layer.name == schema.REGIONS:
-        body.append(labels('"rank"'))
+    if layer.name in _LABELS:
+        body.append(_LABELS[layer.name]())
     body += form_elements(layer, form, classes)
     kind = ET.Element("layerGeometryType")
     kind.text = _MULTI_POLYGON
     return [*body, kind]
 
 
+def layer_head(layer: Layer) -> dict[str, str]:
+    """Attributes that belong to the body: read-only, labels, drawing."""
+    return {
+        **_HEAD,
+        "readOnly": str(int(not layer.editable)),
+        "labelsEnabled": str(int(layer.name in _LABELS)),
+    }
+
+
 def layer_qml(layer: Layer, classes: Sequence[ClassInfo]) -> str:
     """A whole QML document, as `layer_styles.styleQML` holds it."""
-    root = ET.Element(
-        "qgis",
-        {
-            **_HEAD,
-            "readOnly": str(int(not layer.editable)),
-            "labelsEnabled": str(int(layer.name == schema.REGIONS)),
-        },
-    )
+    root = ET.Element("qgis", {"version": QGIS_VERSION, **layer_head(layer)})
     root.extend(layer_body(layer, classes))
-    return DOCTYPE + ET.tostring(root, encoding="unicode")
+    return DOCTYPE + xml_text(root)
 
 
 def _renderer(layer: Layer, classes: Sequence[ClassInfo]) -> ET.Element:
@@ -156,8 +171,8 @@ def _answers(classes: Sequence[ClassInfo]) -> ET.Element:
     changed = {"fillStyle": "if(\"assigned_class\" is null, 'no', 'solid')"}
     strokes = {
         info.class_id: (
-            outline(casing(info.color), 0.9, alpha=200),
-            fill(info.color, 110, width=0.5, computed=changed),
+            outline(casing(info.color), 1.1, alpha=200),
+            fill(info.color, 110, width=0.6, computed=changed),
         )
         for info in classes
     }
@@ -193,22 +208,3 @@ def _class_areas(classes: Sequence[ClassInfo]) -> ET.Element:
     strokes = {info.class_id: (fill(info.color, 90, width=0.3, computed=edge),) for info in classes}
     other = Category(value="", label="no class", strokes=(fill("#808080", 90),))
     return categorised("class_id", [*class_categories(classes, strokes), other])
-
-
-def palette_qml(classes: Sequence[ClassInfo]) -> str:
-    """Style of a class raster: band 1 by class colour and name.
-
-    QGIS draws a raster of two bands as a colour composite unless a .qml of the same stem lies
-    beside it; it does not ask the PAM sidecar.
-    """
-    root = ET.Element("qgis", {"version": _HEAD["version"], "styleCategories": "Symbology"})
-    renderer = ET.SubElement(
-        ET.SubElement(root, "pipe"),
-        "rasterrenderer",
-        {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1"},
-    )
-    palette = ET.SubElement(renderer, "colorPalette")
-    for item in classes:
-        entry = {"value": str(item.class_id), "color": item.color, "alpha": "255"}
-        ET.SubElement(palette, "paletteEntry", entry | {"label": item.name})
-    return DOCTYPE + ET.tostring(root, encoding="unicode")

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
-from geohsal.config import load_config
+from geohsal.config import Config
+from geohsal.geo.budget import counted
 from geohsal.geo.states import IGNORE_INDEX
-from geohsal.io.atomic import read_json
+from geohsal.io.atomic import read_json, read_record
 from geohsal.io.label_store import read_label_raster
 from geohsal.io.ledger import LedgerEntry, active_entries, read_ledger
 from geohsal.io.manifest import Manifest, load_manifest
 from geohsal.io.run import Round, Run, Step, open_run
-from geohsal.io.run_tables import load_scenes
+from geohsal.io.run_tables import load_scenes, read_config
+from geohsal.workflows.review_time import prices_of
 
 STRIPE_ROWS = 1024
 
@@ -36,7 +38,10 @@ class RoundStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """A run as a whole; `labelled_pixels` maps class names to what training reads."""
+    """A run as a whole; `labelled_pixels` maps class names to what training reads.
+
+    `prices` says what a reviewer's time is counted at.
+    """
 
     run: Path
     name: str
@@ -48,6 +53,7 @@ class RunStatus:
     spent_minutes: float
     next_step: str
     next_command: str
+    prices: str = ""
 
 
 def status(run_dir: Path) -> RunStatus:
@@ -73,6 +79,7 @@ def status(run_dir: Path) -> RunStatus:
         spent_minutes=sum(entry.seconds for entry in entries) / 60,
         next_step=next_step,
         next_command=next_command,
+        prices=str(prices_of(entries, _config(run).cost)),
     )
 
 
@@ -82,7 +89,7 @@ def _round(round_: Round, entries: list[LedgerEntry]) -> RoundStatus:
     return RoundStatus(
         index=round_.index,
         step=round_.step,
-        regions=len(own),
+        regions=len({entry.region_id for entry in own}),
         spent_pixels=sum(entry.pixels for entry in own),
         spent_ha=_hectares(own),
         spent_minutes=sum(entry.seconds for entry in own) / 60,
@@ -117,10 +124,12 @@ def _stripes(run: Run) -> Iterator[tuple[str, Window]]:
 def _next(run: Run, current: Round) -> tuple[str, str]:
     """What comes next in words, and as a command."""
     if current.step == "tiled":
-        resumes = "resume the training" if current.checkpoint.exists() else "train"
-        return f"{resumes} of round {current.index}", _command("train", run.path)
+        what = "resume the training of" if current.checkpoint.exists() else "train"
+        return f"{what} round {current.index}{_to_settle(run, current)}", _command(
+            "train", run.path
+        )
     if current.step == "trained":
-        budget = load_config(run.config).query.budget if run.config.exists() else "200regions"
+        budget = _config(run).query.budget
         return (
             f"choose what to ask in round {current.index}",
             _command("query", run.path, "--budget", budget),
@@ -133,6 +142,24 @@ def _next(run: Run, current: Round) -> tuple[str, str]:
     )
 
 
+def _to_settle(run: Run, current: Round) -> str:
+    """A reminder that differences of reviewers can be settled only now."""
+    if current.index == 0:
+        return ""
+    last = run.round(current.index - 1)
+    pixels = read_record(last.ingest_json).get("conflict_pixels", 0)
+    if not pixels:
+        return ""
+    return (
+        f"; before that, {pixels:,} px in which reviewers of round {last.index} differ can be "
+        f"settled in {last.conflicts}"
+    )
+
+
+def _config(run: Run) -> Config:
+    return read_config(run) if run.config.exists() else Config()
+
+
 def _command(*words: str | Path) -> str:
     return shlex.join(["geohsal", *map(str, words)])
 
@@ -143,7 +170,7 @@ def status_lines(summary: RunStatus) -> list[str]:
     for item in summary.rounds:
         words = f"round {item.index}: {item.step}"
         if item.regions:
-            words += f", {item.regions} regions answered ({_spent(item)})"
+            words += f", {counted(item.regions, 'region')} answered ({_spent(item)})"
         if item.oa is not None and item.miou is not None:
             words += f", overall accuracy {100 * item.oa:.1f} %, mIoU {item.miou:.3f}"
         lines.append(words)
@@ -151,6 +178,7 @@ def status_lines(summary: RunStatus) -> list[str]:
     lines.append("labelled pixels:")
     lines += [f"  {name:{width}} {count:>12,}" for name, count in summary.labelled_pixels.items()]
     lines.append(f"spent: {_spent(summary)}")
+    lines.append(f"review time: {summary.prices}")
     lines += [f"next: {summary.next_step}", f"  {summary.next_command}"]
     return lines
 
