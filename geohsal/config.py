@@ -261,9 +261,23 @@ class EmdConfig:
 class PlarConfig:
     """Pseudo-label auto-refinement (method: class statistics and decision rule)."""
 
-    rule: Literal["robust", "faithful", "none"] = Field(
+    rule: Literal["robust", "faithful", "knn", "none"] = Field(
         default="robust",
-        description="robust: log-determinant, margin, gate; faithful: both distances agree",
+        description="robust: log-determinant, margin, gate; faithful: both distances agree; knn: "
+        "votes of the nearest labelled pixels, margin, gate",
+    )
+    neighbours: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=16, description="knn: labelled pixels that vote on each pixel"
+    )
+    knn_backend: Literal["torch", "faiss"] = Field(
+        default="torch",
+        description="knn: what searches for neighbours, with the same result; faiss needs "
+        "geohsal[faiss] and runs on the CPU",
+    )
+    kernel: Literal["auto", "torch", "torch-half", "triton"] = Field(
+        default="auto",
+        description="what scores pixels; all give the same decisions. auto: triton on a GPU that "
+        "can run it, else torch",
     )
     dim: Positive = Field(default=32, description="principal components of the features, at most")
     pixels_per_region: Positive = Field(

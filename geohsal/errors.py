@@ -35,6 +35,10 @@ class BudgetError(RequestError):
     """A budget cannot be read, has no meaning for these scenes, or buys nothing."""
 
 
+class KernelError(RequestError):
+    """A kernel or backend was asked for that cannot run on this machine or this shape."""
+
+
 class DataError(GeohsalError, ValueError):
     """Input data is missing, unreadable or does not fit."""
 

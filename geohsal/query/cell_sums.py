@@ -12,8 +12,8 @@ from geohsal.query.regions import Candidates
 ANSWER_SHARE = 0.01
 """A class is expected to need an answer polygon if it holds this share of a region's pixels."""
 
-_STEP = 2.0**-24
-"""Maps are summed in multiples of this: float64 adds those exactly, in any order."""
+STEP = 2.0**-24
+"""Values are summed in multiples of this: float64 adds those exactly, in any order."""
 
 _BAND_PIXELS = 1 << 17
 """Pixels worked on at a time, whatever window is added: their maps stay in the CPU's cache."""
@@ -64,7 +64,6 @@ class CellSums:
         *,
         pool: NDArray[np.bool_],
         maps: SceneMaps,
-        features: NDArray[np.float32] | None = None,
     ) -> None:
         """Add one window whose first pixel lies at (row0, col0) of the scene.
 
@@ -73,12 +72,11 @@ class CellSums:
             col0: first column of the window.
             pool: (row, col) pixels that may be asked about: valid, unlabelled, train.
             maps: the round's maps of this window; `undecided` is the acquisition map.
-            features: (feature, row, col); None where `add_features` adds them.
 
         Raises:
             ValueError: the window leaves the scene, or the arrays do not fit together.
         """
-        self._check(row0, col0, pool=pool, maps=maps, features=features)
+        self._check(row0, col0, pool=pool, maps=maps)
         height, width = pool.shape
         step = max(1, _BAND_PIXELS // max(1, width))
         for top in range(0, height, step):
@@ -86,33 +84,26 @@ class CellSums:
             band = SceneMaps(**{f.name: getattr(maps, f.name)[rows] for f in fields(SceneMaps)})
             cut = _CellCut(row0 + top, col0, shape=pool[rows].shape, region_px=self.region_px)
             self._add_band(cut, pool[rows], maps=band)
-            if features is None:
-                continue
-            for index, total in enumerate(self._features):
-                cut.add_sum(total, features[index, rows], where=pool[rows])
 
-    def add_features(
-        self, row0: int, col0: int, *, pool: NDArray[np.bool_], features: NDArray[np.float32]
-    ) -> None:
-        """Add the features of one window alone, where its maps are added by `add` without them.
+    def add_features(self, row0: int, col0: int, *, sums: NDArray[np.float64]) -> None:
+        """Add the features of one window, whose maps are added by `add`.
 
         Args:
             row0: first row of the window.
             col0: first column of the window.
-            pool: (row, col) pixels that may be asked about.
-            features: (feature, row, col).
+            sums: what `sum_features` gives for the window.
 
         Raises:
-            ValueError: the arrays do not fit together.
+            ValueError: the sums do not fit into the scene's cells.
         """
-        if features.shape != (len(self._features), *pool.shape):
+        row, col = row0 // self.region_px, col0 // self.region_px
+        place = self._features[:, row : row + sums.shape[1], col : col + sums.shape[2]]
+        if sums.shape != place.shape:
             raise ValueError(
-                f"scene {self.scene_id}: features are {features.shape}, expected "
-                f"{(len(self._features), *pool.shape)}"
+                f"scene {self.scene_id}: feature sums are {sums.shape}, the scene takes "
+                f"{place.shape} there"
             )
-        cut = _CellCut(row0, col0, shape=pool.shape, region_px=self.region_px)
-        for index, total in enumerate(self._features):
-            cut.add_sum(total, features[index], where=pool)
+        place += sums
 
     def merge(self, other: "CellSums") -> "CellSums":
         """These sums and those of other windows of the same scene together; changes this one.
@@ -155,7 +146,6 @@ class CellSums:
         *,
         pool: NDArray[np.bool_],
         maps: SceneMaps,
-        features: NDArray[np.float32] | None,
     ) -> None:
         height, width = pool.shape
         if row0 < 0 or col0 < 0 or row0 + height > self.shape[0] or col0 + width > self.shape[1]:
@@ -166,11 +156,6 @@ class CellSums:
         wrong = [f.name for f in fields(SceneMaps) if getattr(maps, f.name).shape != pool.shape]
         if wrong:
             raise ValueError(f"scene {self.scene_id}: maps {', '.join(wrong)} do not fit the pool")
-        if features is not None and features.shape != (len(self._features), height, width):
-            raise ValueError(
-                f"scene {self.scene_id}: features are {features.shape}, expected "
-                f"{(len(self._features), height, width)}"
-            )
 
     def candidates(self, *, min_share: float) -> Candidates:
         """The cells of which at least `min_share` (of the full, unclipped cell) may be asked.
@@ -257,11 +242,11 @@ class _CellCut:
         where: NDArray[np.bool_],
     ) -> None:
         exact = np.where(where, values, np.float32(0)).astype(np.float64)
-        exact *= 1 / _STEP
+        exact *= 1 / STEP
         np.rint(exact, out=exact)
         by_row = np.add.reduceat(exact, self._row_starts, axis=0)
         by_cell = np.add.reduceat(by_row, self._col_starts, axis=1)
-        total[self._rows, self._cols] += by_cell * _STEP
+        total[self._rows, self._cols] += by_cell * STEP
 
     def add_classes(
         self,

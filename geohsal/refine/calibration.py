@@ -65,7 +65,7 @@ def calibrate(
         confidence=_confidence(outside, num_classes=num_classes, config=ssl),
         abstain=(_UNSET,) * num_classes,
         suspect=mask.suspect,
-        temperature=fit_temperature(outside, seen),
+        temperature=fit_temperature(outside, seen, plar),
         error_source=mask.source,
         error_reason=mask.reason,
         calibration=mask.calibration,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from geohsal.config import PlarConfig
+from geohsal.refine.class_scores import ClassScores, class_scores, scores_without_own
 from geohsal.refine.sampling import count_regions, region_folds
 from geohsal.refine.statistics import ClassStatistics, LabelledPixels, fit_statistics
 from geohsal.refine.thresholds import GATE_AGREEMENT, Threshold
@@ -25,8 +26,8 @@ class HeldOut:
     Rows that could not be judged (a single region, another number of components) are inf.
     """
 
-    mahalanobis: NDArray[np.float64]  # [n, C] squared distances
-    q: NDArray[np.float64]  # [n, C]
+    scores: ClassScores
+    without_own: ClassScores  # as if the pixel's own class had no labels
 
 
 def held_out_scores(
@@ -35,8 +36,8 @@ def held_out_scores(
     """Scores of each pixel under statistics of the other folds of regions."""
     rng = np.random.default_rng(seed)
     fold = region_folds(pixels.label, pixels.region, folds=config.folds, rng=rng)
-    shape = (len(pixels), statistics.num_classes)
-    distances, q = np.full(shape, np.inf), np.full(shape, np.inf)
+    shape = (2, len(pixels), statistics.num_classes)
+    scores, alone = ClassScores(*np.full(shape, np.inf)), ClassScores(*np.full(shape, np.inf))
     for number in range(config.folds):
         test = np.flatnonzero(fold == number)
         if len(test) in (0, len(pixels)):
@@ -48,9 +49,12 @@ def held_out_scores(
             seed=seed,
         )
         if rest.dim == statistics.dim:  # another dimension has another scale of distances
-            distances[test] = rest.mahalanobis(pixels.features[test])
-            q[test] = distances[test] + rest.logdet
-    return HeldOut(mahalanobis=distances, q=q)
+            features, label = pixels.features[test], pixels.label[test]
+            found = class_scores(rest, features, config)
+            others = scores_without_own(rest, features, label, found, config)
+            scores.distance[test], scores.q[test] = found
+            alone.distance[test], alone.q[test] = others
+    return HeldOut(scores=scores, without_own=alone)
 
 
 def calibrate_gates(
@@ -75,13 +79,14 @@ def calibrate_gates(
     num_classes = statistics.num_classes
     outside = pixels.take(np.flatnonzero(pixels.withheld))
     withheld = count_regions(outside.label, outside.region, num_classes=num_classes)
-    by_fold = folded.mahalanobis[np.arange(len(pixels)), pixels.label]
+    by_fold = folded.scores.distance[np.arange(len(pixels)), pixels.label]
     gates = []
     for number in range(num_classes):
         sets = {}
         if seen is not None and withheld[number] >= _ENOUGH_WITHHELD:
             mine = outside.features[outside.label == number]
-            sets[f"{withheld[number]} withheld regions"] = seen.mahalanobis(mine)[:, number]
+            scores = class_scores(seen, mine, config)
+            sets[f"{withheld[number]} withheld regions"] = scores.distance[:, number]
         if statistics.regions[number] >= config.folds:
             name = f"{config.folds} folds of {statistics.regions[number]} regions"
             sets[name] = by_fold[pixels.label == number]
@@ -105,10 +110,21 @@ def _gate(
                 source="calibrated",
                 reason=f"{1 - alpha:.0%} quantile of {len(finite)} pixels of {name}",
             )
+    return _fallback(regions, dim, config)
+
+
+def _fallback(regions: int, dim: int, config: PlarConfig) -> Threshold:
+    if config.rule == "knn":  # distances to single pixels follow no known law
+        return Threshold(
+            value=float("inf"),
+            source=GATE_AGREEMENT,
+            reason=f"{regions} regions, too few for {config.folds} folds; the nearest labelled "
+            "pixel must agree with the votes",
+        )
     if regions > dim:
         factor = dim * (regions + 1) * (regions - 1) / (regions * (regions - dim))
         return Threshold(
-            value=float(factor * stats.f.ppf(1 - alpha, dim, regions - dim)),
+            value=float(factor * stats.f.ppf(1 - config.gate_alpha, dim, regions - dim)),
             source="f-distribution",
             reason=f"{regions} regions, too few for {config.folds} folds",
         )

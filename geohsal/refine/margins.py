@@ -14,10 +14,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from geohsal.config import PlarConfig
+from geohsal.kernels.knn import KnnScores
 from geohsal.kernels.plar import NO_CLASS, Decision, PlarScores
+from geohsal.refine.class_scores import class_scores
 from geohsal.refine.evidence import least_precise_cut, wilson_upper
 from geohsal.refine.gates import HeldOut
-from geohsal.refine.plar import margin_of, plar_operands, score
+from geohsal.refine.plar import margin_of, operands_of, score
 from geohsal.refine.statistics import ClassStatistics, LabelledPixels
 from geohsal.refine.thresholds import Threshold, Thresholds
 
@@ -27,19 +29,22 @@ _ABSORBED = 0.05  # share of a left-out class that the others may accept
 _KEPT = 0.5  # share of right leads that the demand on absence leaves in any case
 
 
-def fit_temperature(outside: LabelledPixels, seen: ClassStatistics | None) -> Threshold:
+def fit_temperature(
+    outside: LabelledPixels, seen: ClassStatistics | None, config: PlarConfig
+) -> Threshold:
     """T such that softmax(-Q / 2T) is calibrated on withheld pixels; never below 1.
 
     Args:
         outside: withheld pixels.
         seen: statistics of the others.
+        config: PLAR settings.
     """
     regions = len(np.unique(outside.region))
     if seen is None or regions < _FEWEST_REGIONS:
         reason = f"{regions} withheld regions, {_FEWEST_REGIONS} needed"
         return Threshold(value=1.0, source="fallback", reason=reason)
     known = outside.take(np.flatnonzero(seen.present[outside.label]))
-    q = (seen.mahalanobis(known.features) + seen.logdet)[:, seen.present]
+    q = class_scores(seen, known.features, config).q[:, seen.present]
     if len(q) == 0 or q.shape[1] < 2:
         return Threshold(value=1.0, source="fallback", reason="fewer than two known classes")
     own = q[np.arange(len(q)), (np.cumsum(seen.present) - 1)[known.label]]
@@ -55,12 +60,12 @@ def fit_temperature(outside: LabelledPixels, seen: ClassStatistics | None) -> Th
 
 def score_sample(
     outside: LabelledPixels, seen: ClassStatistics, thresholds: Thresholds, config: PlarConfig
-) -> PlarScores:
+) -> PlarScores | KnnScores:
     """Scores of sampled pixels under statistics that did not see them."""
     return score(
         torch.from_numpy(np.ascontiguousarray(outside.features, dtype=np.float32)),
         torch.from_numpy(outside.teacher.astype(np.int64)),
-        plar_operands(seen, thresholds, config),
+        operands_of(seen, thresholds, config),
         config,
     )
 
@@ -135,15 +140,14 @@ def _absence_margins(
 ) -> list[float | None]:
     """Lead [C] that few pixels of left-out classes reach, but most right ones of the class do."""
     rows = np.arange(len(pixels))
-    judged = np.isfinite(folded.q[rows, pixels.label])
+    known, alone = folded.scores, folded.without_own
+    judged = np.isfinite(known.q[rows, pixels.label])
     gate = np.array([threshold.value for threshold in draft.gate])
-    alone = folded.q.copy()
-    alone[rows, pixels.label] = np.inf  # the own class plays absent
-    stranger, strange_lead = _lead(alone)
-    winner, own_lead = _lead(folded.q)
-    strange_lead[folded.mahalanobis[rows, stranger] > gate[stranger]] = 0.0
+    stranger, strange_lead = _lead(alone.q)
+    winner, own_lead = _lead(known.q)
+    strange_lead[alone.distance[rows, stranger] > gate[stranger]] = 0.0
     right = judged & (winner == pixels.label) & np.isfinite(own_lead)
-    right &= folded.mahalanobis[rows, winner] <= gate[winner]
+    right &= known.distance[rows, winner] <= gate[winner]
     absorbed = judged & np.isfinite(strange_lead)
     margins: list[float | None] = []
     for number in range(draft.num_classes):

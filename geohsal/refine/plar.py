@@ -7,16 +7,23 @@ import torch
 from torch import Tensor
 
 from geohsal.config import PlarConfig
+from geohsal.errors import ModelError
 from geohsal.geo.states import PixelState
+from geohsal.kernels.knn import KnnOperands, KnnScores, knn_scores, require_backend
 from geohsal.kernels.plar import (
     NO_CLASS,
     Decision,
+    Kernel,
     PlarOperands,
     PlarScores,
+    Prepared,
     Rule,
     fold_operands,
     plar_scores,
+    prepare,
+    resolve_kernel,
 )
+from geohsal.refine.neighbours import knn_operands
 from geohsal.refine.statistics import ClassStatistics
 from geohsal.refine.thresholds import Thresholds
 
@@ -41,6 +48,24 @@ class Refinement:
     states: Tensor  # [N] uint8, PixelState
     plar_class: Tensor  # [N] uint8
     margin: Tensor  # [N] float32, second score minus best
+
+
+def operands_of(
+    statistics: ClassStatistics, thresholds: Thresholds, config: PlarConfig
+) -> PlarOperands | KnnOperands:
+    """Constants of the configured rule's operator.
+
+    Raises:
+        ModelError: the statistics are of a rule that they cannot be used without.
+    """
+    if config.rule == "knn":
+        return knn_operands(statistics, thresholds, config)
+    if config.rule != "none" and len(statistics.bank):
+        raise ModelError(
+            f"class statistics: made for plar.rule=knn, whose thresholds mean nothing to plar.rule="
+            f"{config.rule}; train again with plar.rule={config.rule}"
+        )
+    return plar_operands(statistics, thresholds, config)
 
 
 def plar_operands(
@@ -73,10 +98,49 @@ def plar_operands(
     )
 
 
+def prepare_operands(operands: PlarOperands | KnnOperands, config: PlarConfig) -> Prepared | None:
+    """The form in which the configured kernel takes operands; None where they are taken as is.
+
+    Raises:
+        KernelError: the kernel cannot run on their device.
+    """
+    if isinstance(operands, KnnOperands):
+        return None
+    return prepare(operands, Kernel(config.kernel))
+
+
+def require_kernel(config: PlarConfig, device: torch.device) -> None:
+    """Ask for the configured kernel before anything is computed.
+
+    Raises:
+        KernelError: it cannot run on this device.
+    """
+    if config.rule == "knn":
+        require_backend(config.knn_backend, device)
+    elif config.rule != "none":
+        resolve_kernel(Kernel(config.kernel), device)
+
+
 def score(
-    features: Tensor, pseudo: Tensor, operands: PlarOperands, config: PlarConfig
-) -> PlarScores:
-    """Scores under the configured rule; rule `none` scores as robust."""
+    features: Tensor,
+    pseudo: Tensor,
+    operands: PlarOperands | KnnOperands,
+    config: PlarConfig,
+    *,
+    prepared: Prepared | None = None,
+) -> PlarScores | KnnScores:
+    """Scores under the configured rule; rule `none` scores as robust.
+
+    Without `prepared` the scores have float32 precision, as thresholds need it on every machine.
+    """
+    if isinstance(operands, KnnOperands):
+        return knn_scores(
+            features,
+            pseudo,
+            operands,
+            backend=config.knn_backend,
+            chunk_pixels=config.chunk_pixels,
+        )
     return plar_scores(
         features,
         pseudo,
@@ -84,12 +148,16 @@ def score(
         rule=Rule.FAITHFUL if config.rule == "faithful" else Rule.ROBUST,
         agreement=config.agreement,
         chunk_pixels=config.chunk_pixels,
+        kernel=Kernel.TORCH,
+        prepared=prepared,
     )
 
 
-def margin_of(scores: PlarScores, config: PlarConfig) -> Tensor:
+def margin_of(scores: PlarScores | KnnScores, config: PlarConfig) -> Tensor:
     """Lead [N] of the best class over the second under the rule's ranking; 0 without a second."""
-    ranked = scores.euclid if config.rule == "faithful" else scores.q
+    ranked = scores.q
+    if config.rule == "faithful" and isinstance(scores, PlarScores):
+        ranked = scores.euclid
     lead = ranked[:, 1] - ranked[:, 0]
     return torch.where(torch.isfinite(lead), lead, 0.0)
 
@@ -102,7 +170,8 @@ def refine(
     thresholds: Thresholds,
     config: PlarConfig,
     *,
-    operands: PlarOperands | None = None,
+    operands: PlarOperands | KnnOperands | None = None,
+    prepared: Prepared | None = None,
 ) -> Refinement:
     """Labels and states of features [N, F] with pseudo-labels [N]; only suspects are looked at.
 
@@ -115,7 +184,11 @@ def refine(
         statistics: of the round.
         thresholds: of the round.
         config: PLAR settings.
-        operands: `plar_operands` of these three on the features' device, to save their making.
+        operands: `operands_of` these three on the features' device, to save their making.
+        prepared: `prepare` of the operands; without it the kernel that the settings name is.
+
+    Raises:
+        KernelError: the kernel cannot run on this device.
     """
     states = torch.full_like(pseudo, int(PixelState.TRUSTED), dtype=torch.uint8)
     plar_class = torch.full_like(states, NO_CLASS)
@@ -126,8 +199,10 @@ def refine(
         return Refinement(labels=labels, states=states, plar_class=plar_class, margin=margin)
     rows = suspect.nonzero()[:, 0]
     if operands is None:
-        operands = plar_operands(statistics, thresholds, config).to(features.device)
-    scores = score(features[rows], pseudo[rows], operands, config)
+        operands = operands_of(statistics, thresholds, config).to(features.device)
+    if prepared is None:
+        prepared = prepare_operands(operands, config)
+    scores = score(features[rows], pseudo[rows], operands, config, prepared=prepared)
     states[rows] = _states(scores.code)
     plar_class[rows] = scores.chosen
     margin[rows] = margin_of(scores, config)

@@ -5,7 +5,7 @@ other, so a class covariance counts by its regions and is drawn towards the pool
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Self
 
 import numpy as np
@@ -44,9 +44,9 @@ class LabelledPixels:
     error_seen: NDArray[np.bool_] | None = None  # [n], the EMD learned from the region
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            values = getattr(self, field.name)
-            assert values is None or len(values) == len(self.features), field.name
+        for name in (f.name for f in fields(self)):
+            values = getattr(self, name)
+            assert values is None or len(values) == len(self.features), name
 
     def __len__(self) -> int:
         return len(self.features)
@@ -75,6 +75,12 @@ class ClassStatistics:
     pixels: NDArray[np.int64]  # [C], sampled pixels
     spread: _Array  # [1], mean pooled within-class variance; 0: nothing can be told apart
     scale: _Array  # [1], brings centred features to unit size
+    bank: NDArray[np.float32] = field(  # [M, D], pooled-whitened pixels; empty but for rule knn
+        default_factory=lambda: np.zeros((0, 0), dtype=np.float32)
+    )
+    bank_label: NDArray[np.int64] = field(  # [M]
+        default_factory=lambda: np.zeros(0, dtype=np.int64)
+    )
 
     @property
     def num_classes(self) -> int:
@@ -110,7 +116,7 @@ class ClassStatistics:
         return distances
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Float64 and int64 CPU tensors by field name, ready for safetensors."""
+        """CPU tensors by field name, ready for safetensors."""
         return {
             f.name: torch.from_numpy(np.ascontiguousarray(getattr(self, f.name)))
             for f in fields(self)
@@ -118,21 +124,29 @@ class ClassStatistics:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """Statistics from `to_tensors` output.
+        """Statistics from `to_tensors` output; a bank may be missing.
 
         Raises:
             ModelError: a tensor is missing, or shapes do not fit together.
         """
-        missing = [f.name for f in fields(cls) if f.name not in tensors]
+        needed = [f.name for f in fields(cls) if f.default_factory is MISSING]
+        missing = [name for name in needed if name not in tensors]
         if missing:
             raise ModelError(
                 f"class statistics: {', '.join(missing)} missing; the model folder is incomplete, "
                 "train again"
             )
-        values = {f.name: tensors[f.name].detach().cpu().numpy() for f in fields(cls)}
+        known = [f.name for f in fields(cls) if f.name in tensors]
+        values = {name: tensors[name].detach().cpu().numpy() for name in known}
         dim, channels = values["projection"].shape
         classes = len(values["regions"])
-        shapes = {"center": (channels,), "whitening": (classes, dim, dim), "logdet": (classes,)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "center": (channels,),
+            "whitening": (classes, dim, dim),
+            "logdet": (classes,),
+        }
+        if "bank" in values and len(values["bank"]):
+            shapes["bank"] = (len(values.get("bank_label", ())), dim)
         for name, shape in shapes.items():
             if values[name].shape != shape:
                 raise ModelError(
@@ -146,6 +160,8 @@ def fit_statistics(
     pixels: LabelledPixels, *, num_classes: int, config: PlarConfig, seed: int
 ) -> ClassStatistics:
     """Statistics from all given pixels, at most `pixels_per_region` per (region, class).
+
+    Rule `knn` also keeps these pixels as its bank.
 
     Raises:
         LabelError: there is no labelled pixel with finite features.
@@ -180,7 +196,7 @@ def fit_statistics(
             mixed, unit=unit, eps=config.eps, where=f"class {number}"
         )
     variance = np.diag(total.covariance)
-    return ClassStatistics(
+    fitted = ClassStatistics(
         center=total.mean,
         projection=projection,
         feature_means=np.where(regions[:, None] > 0, _means(classes) - total.mean, 0.0)[:, None],
@@ -192,6 +208,12 @@ def fit_statistics(
         spread=np.array([spread]),
         scale=np.array([1 / np.sqrt(variance.mean()) if variance.any() else 1.0]),
     )
+    return _with_bank(fitted, sample) if config.rule == "knn" else fitted
+
+
+def _with_bank(fitted: ClassStatistics, sample: LabelledPixels) -> ClassStatistics:
+    points = fitted.project(sample.features) @ fitted.pooled_whitening.T
+    return replace(fitted, bank=points.astype(np.float32), bank_label=sample.label.astype(np.int64))
 
 
 def thin(pixels: LabelledPixels, *, config: PlarConfig, seed: int) -> LabelledPixels:

@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 
 from geohsal.config import Config
-from geohsal.kernels.plar import PlarOperands
+from geohsal.kernels.knn import KnnOperands
+from geohsal.kernels.plar import PlarOperands, Prepared
 from geohsal.models.error_mask import disagreement
 from geohsal.models.tsf import TsfOutput
 from geohsal.refine.calibration import calibrate
 from geohsal.refine.error_mask import error_probability
-from geohsal.refine.plar import plar_operands, refine
+from geohsal.refine.plar import operands_of, prepare_operands, refine
 from geohsal.refine.statistics import ClassStatistics, LabelledPixels, fit_statistics
 from geohsal.refine.thresholds import Thresholds
 from geohsal.training.inference import ChunkOutput
+
+_Operands = tuple[PlarOperands | KnnOperands, Prepared | None]
 
 
 class RefineState:
@@ -25,13 +28,17 @@ class RefineState:
         self.statistics = statistics
         self.thresholds = thresholds
         self.confidence_thresholds = thresholds.to_tensors()["confidence"]
-        self._operands: dict[torch.device, PlarOperands] = {}
+        self._operands: dict[torch.device, _Operands] = {}
 
-    def operands(self, config: Config, device: torch.device) -> PlarOperands:
-        """PLAR's constants on a device; made once."""
+    def operands(self, config: Config, device: torch.device) -> _Operands:
+        """PLAR's constants on a device, also in the form of its kernel; made once.
+
+        Raises:
+            KernelError: the kernel that the settings name cannot run there.
+        """
         if device not in self._operands:
-            made = plar_operands(self.statistics, self.thresholds, config.plar)
-            self._operands[device] = made.to(device)
+            made = operands_of(self.statistics, self.thresholds, config.plar).to(device)
+            self._operands[device] = made, prepare_operands(made, config.plar)
         return self._operands[device]
 
     def to_parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -114,6 +121,7 @@ def judge(
     error = error_probability(
         error_logits.float().sigmoid(), confidence, disagree, thresholds=state.thresholds
     ).reshape(-1)
+    operands, prepared = state.operands(config, features.device)
     found = refine(
         features.reshape(flat.numel(), -1).float(),
         flat,
@@ -121,7 +129,8 @@ def judge(
         state.statistics,
         state.thresholds,
         config.plar,
-        operands=state.operands(config, features.device),
+        operands=operands,
+        prepared=prepared,
     )
     return Judgement(
         labels=found.labels.reshape(shape),

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,11 @@ def _outside(raster: Path, model: Model) -> _Job:
     return _Job(name=name, opener=opener, scene_id=name)
 
 
+def _portable(config: Config) -> Config:
+    """Settings without the choice of a kernel: all give the same, and not every machine has all."""
+    return replace(config, plar=replace(config.plar, kernel="auto"))
+
+
 class _Predict:
     """One prediction under way."""
 
@@ -148,7 +153,7 @@ class _Predict:
         self, model: Model, folder: Path, out: Path, *, device: str, overwrite: bool
     ) -> None:
         self.model = model
-        self.config: Config = model.config
+        self.config: Config = _portable(model.config)
         self.out = out
         self._statistics = statistics_of(model, folder)
         self._predictor = model.predictor(pick_device(device))

@@ -32,10 +32,11 @@ from geohsal.query.costs import cost_seconds, region_areas_m2, region_costs
 from geohsal.query.packages import deal, region_positions
 from geohsal.query.regions import Candidates, join_candidates, tiles_of
 from geohsal.query.selection import Selection, select, to_query_regions
+from geohsal.refine.plar import require_kernel
 from geohsal.training.maps import pool_mask
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.asked import blocked_pixels, slices_of, unchanged
-from geohsal.workflows.context import RunContext, open_context
+from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.query_parts import read_part, write_part
 from geohsal.workflows.query_summary import (
@@ -82,6 +83,7 @@ def query(
         RunError: the round is not trained, or queried with another request.
         BudgetError: the budget or the share cannot be read, or the budget buys nothing.
         RequestError: an overlap without packages, or fewer regions than packages.
+        KernelError: the kernel that the settings ask for cannot run here.
     """
     shares = Shares(packages=packages, overlap=parse_share(overlap, name="--overlap"))
     if shares.overlap and packages < 2:
@@ -101,6 +103,7 @@ def query(
         summary = _finished(round_, request, overwrite=overwrite, budget=f"{text}{shares}")
         if summary is not None:
             return summary
+    require_kernel(context.config.plar, pick_device(device))
     reporter = progress or Silent()
     if dry_run:
         with TemporaryDirectory() as folder:

@@ -18,6 +18,7 @@ from geohsal.config import Config
 from geohsal.data.sources import SceneCrops, SceneOpener
 from geohsal.errors import GeohsalError, ModelError
 from geohsal.geo.scene import SceneMaps
+from geohsal.query.cell_features import sum_features
 from geohsal.query.cell_sums import CellSums
 from geohsal.training.inference import Predictor
 from geohsal.training.judgement import RefineState
@@ -74,12 +75,16 @@ class _Worker:
             state=statistics_of(self._model, self._plan.model_dir),
             config=self._plan.config,
         )
-        features = output.features[(slice(None), *inner)].cpu().numpy()
+        features = output.features[(slice(None), *inner)]
         sums = cell_sums(
             scene_id, scene.scene.shape, self._plan.config, self._model, features=len(features)
         )
         pool = pool_mask(scene, window, maps.state, self._plan.blocked.get(scene_id))
-        sums.add_features(int(window.row_off), int(window.col_off), pool=pool, features=features)
+        row, col = int(window.row_off), int(window.col_off)
+        side = self._plan.config.query.region_px
+        sums.add_features(
+            row, col, sums=sum_features(features, pool, row0=row, col0=col, region_px=side)
+        )
         return maps, sums
 
 

@@ -25,6 +25,7 @@ from geohsal.io.label_store import read_label_raster
 from geohsal.io.run import Round
 from geohsal.io.run_tables import heldout_labels, write_config
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
+from geohsal.refine.plar import require_kernel
 from geohsal.refine.sampling import interior_mask
 from geohsal.training.collect import chunk_px
 from geohsal.training.fit import FitResult, RoundData, fit_round, is_resumable, plan_round
@@ -82,10 +83,12 @@ def train(
     Raises:
         RunError: the round is trained with other settings, or already queried.
         LabelError: no train pixel is labelled.
+        KernelError: the kernel that the settings ask for cannot run here.
     """
     began = time.monotonic()
     context = open_context(run_dir, config=config)
     torch_device = pick_device(device)
+    require_kernel(context.config.plar, torch_device)
     round_ = context.run.current
     if round_.step != "tiled":
         done = _finished(context, round_, overwrite=overwrite)

@@ -6,13 +6,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from geohsal.kernels.plar import NO_CLASS, Decision, PlarScores, Rule, plar_scores, reference_scores
+from geohsal.kernels.plar import (
+    NO_CLASS,
+    Decision,
+    Kernel,
+    PlarScores,
+    Rule,
+    plar_scores,
+    prepare,
+    reference_scores,
+)
 from geohsal.kernels.plar.decision import Settings
-from geohsal.kernels.plar.op import plar_scores_op
+from geohsal.kernels.plar.op import CPU_HALVES, plar_scores_op
 from geohsal.kernels.plar.torch_path import chunked_scores
 
 # largest error relative to 1 + value, by offset of the features in standard deviations
 TOLERANCE = {0.0: 2e-5, 10.0: 2e-5}
+KERNELS = [Kernel.TORCH, Kernel.TORCH_HALF] if CPU_HALVES else [Kernel.TORCH]
 SHAPES = [  # pixels, classes, prototypes, dim, channels
     (1, 1, 1, 1, 1),
     (37, 2, 1, 3, 5),
@@ -20,6 +30,10 @@ SHAPES = [  # pixels, classes, prototypes, dim, channels
     (1000, 20, 1, 32, 64),
     (300, 254, 1, 6, 16),
 ]
+
+
+def vars_of(problem):
+    return problem.features, problem.pseudo, problem.operands
 
 
 def _close(found: Tensor, wanted: Tensor, tolerance: float) -> None:
@@ -165,19 +179,41 @@ def test_a_lower_matmul_precision_is_overruled_and_left_as_it_was(make_problem):
     assert torch.equal(plain.q, fast.q)
 
 
-def test_the_operator_is_well_formed(make_problem):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_operator_is_well_formed(make_problem, kernel):
     problem = make_problem(20)
-    tensors = problem.operands.tensors().values()
-    arguments = (problem.features, problem.pseudo, *tensors, 1.0, 0, True, 1e-4, 8)
+    prepared = prepare(problem.operands, kernel)
+    arguments = (
+        problem.features,
+        problem.pseudo,
+        *problem.operands.tensors().values(),
+        prepared.tensors,
+        problem.operands.scale,
+        prepared.scale,
+        int(Rule.ROBUST),
+        True,
+        1e-4,
+        8,
+        prepared.kernel.value,
+    )
     torch.library.opcheck(plar_scores_op, arguments)
 
 
-def test_the_operator_compiles_without_a_graph_break(make_problem):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_operator_compiles_without_a_graph_break(make_problem, kernel):
     problem = make_problem(20)
+    prepared = prepare(problem.operands, kernel)
 
     def scored(features: Tensor) -> PlarScores:
-        return plar_scores(features * 1.0, problem.pseudo, problem.operands)
+        return plar_scores(features * 1.0, problem.pseudo, problem.operands, prepared=prepared)
 
     compiled = torch.compile(scored, fullgraph=True, backend="aot_eager")
     for found, wanted in zip(compiled(problem.features), scored(problem.features), strict=True):
         assert torch.equal(found, wanted)
+
+
+def test_the_automatic_kernel_compiles_too(make_problem):
+    problem = make_problem(20)
+    compiled = torch.compile(plar_scores, fullgraph=True, backend="aot_eager")
+    found = compiled(problem.features, problem.pseudo, problem.operands)
+    assert torch.equal(found.code, plar_scores(*vars_of(problem)).code)

@@ -1,6 +1,10 @@
 """PLAR scores: nearest classes of each pixel by two distances, and what they decide."""
 
+from geohsal.kernels.plar.op import Kernel as Kernel
+from geohsal.kernels.plar.op import Prepared as Prepared
 from geohsal.kernels.plar.op import plar_scores as plar_scores
+from geohsal.kernels.plar.op import prepare as prepare
+from geohsal.kernels.plar.op import resolve_kernel as resolve_kernel
 from geohsal.kernels.plar.operands import NO_CLASS as NO_CLASS
 from geohsal.kernels.plar.operands import Decision as Decision
 from geohsal.kernels.plar.operands import PlarOperands as PlarOperands

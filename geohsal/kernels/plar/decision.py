@@ -1,6 +1,8 @@
 """From distances to classes and decision codes; the logic that all paths share.
 
-Suffixes: N pixels, C classes. Equal scores go to the lowest class id on every backend.
+Every score is an interval: its value and a radius that holds what the path's precision may have
+changed. A pixel is a near tie where any comparison that its decision rests on could turn within
+the intervals. Suffixes: C classes, N pixels. Equal scores go to the lowest class id everywhere.
 """
 
 from typing import NamedTuple
@@ -19,15 +21,25 @@ class Settings(NamedTuple):
     tie: float
 
 
+class Distances(NamedTuple):
+    """Squared distances of N pixels to C classes and the radii of their errors."""
+
+    euclid_CN: Tensor
+    euclid_radius_CN: Tensor
+    mahalanobis_CN: Tensor
+    mahalanobis_radius_CN: Tensor
+
+
 class _Ranking(NamedTuple):
     best: Tensor  # [N] int64
     second: Tensor  # [N] int64
-    scores: Tensor  # [N, 2]
+    scores: Tensor  # [2, N]
+    lower: Tensor  # [3, N] least lower bounds, ascending
+    upper: Tensor  # [2, N] least upper bounds
 
 
 def decide(
-    euclid_NC: Tensor,
-    mahalanobis_NC: Tensor,
+    distances: Distances,
     *,
     pseudo: Tensor,
     valid: Tensor,
@@ -35,45 +47,63 @@ def decide(
     settings: Settings,
 ) -> PlarScores:
     """Scores and codes from squared distances; rows that are not `valid` say so."""
-    dtype = mahalanobis_NC.dtype
-    absent = ~operands.present
-    offset = (operands.logdet - 2 * operands.log_prior).to(dtype)
-    q_NC = (mahalanobis_NC + offset).masked_fill(absent, torch.inf)
-    euclid_NC = euclid_NC.masked_fill(absent, torch.inf)
-    mahalanobis_NC = mahalanobis_NC.masked_fill(absent, torch.inf)
-    by_q, by_e, by_m = _rank(q_NC), _rank(euclid_NC), _rank(mahalanobis_NC)
+    mahalanobis_CN = distances.mahalanobis_CN
+    present = operands.present[:, None]
+    offset = (operands.logdet - 2 * operands.log_prior).to(mahalanobis_CN.dtype)[:, None]
+    offset = offset.masked_fill(~present, 0.0)
+    radius_CN = distances.mahalanobis_radius_CN
+    by_q = _rank(mahalanobis_CN + offset, radius_CN + settings.tie * offset.abs(), present)
+    by_e = _rank(distances.euclid_CN, distances.euclid_radius_CN, present)
+    by_m = _rank(mahalanobis_CN, radius_CN, present)
     chosen = by_q.best if settings.rule is Rule.ROBUST else by_e.best
-    code = _code(mahalanobis_NC, by_q, by_e, by_m, chosen, pseudo, operands, settings)
-    near = _near_tie(
-        euclid_NC, mahalanobis_NC, by_q, by_e, by_m, chosen, offset, operands, settings
-    )
+    code = _code(mahalanobis_CN, by_q, by_e, by_m, chosen, pseudo, operands, settings)
+    near = _near_tie(mahalanobis_CN, radius_CN, by_q, by_e, by_m, chosen, operands, settings)
+    own = _at(mahalanobis_CN, chosen).masked_fill(~operands.present[chosen], torch.inf)
     return PlarScores(
         euclid_class=_classes(by_e, valid),
-        euclid=_blank(by_e.scores, valid),
+        euclid=_blank(by_e.scores.T, valid),
         q_class=_classes(by_q, valid),
-        q=_blank(by_q.scores, valid),
+        q=_blank(by_q.scores.T, valid),
         chosen=_class_codes(chosen, valid & operands.present.any()),
-        mahalanobis=_blank(_at(mahalanobis_NC, chosen), valid),
+        mahalanobis=_blank(own, valid),
         code=torch.where(valid, code, int(Decision.INVALID)).to(torch.uint8),
         near_tie=near & valid,
     )
 
 
-def _rank(score_NC: Tensor) -> _Ranking:
-    """Two lowest scores; argmin and topk leave the order of ties to the backend, this does not."""
-    ids = torch.arange(score_NC.shape[1], device=score_NC.device)
-    last = score_NC.shape[1] - 1
-    lowest = score_NC.amin(1)
-    best = torch.where(score_NC == lowest[:, None], ids, last).amin(1)
-    rest = score_NC.scatter(1, best[:, None], torch.inf)
-    next_lowest = rest.amin(1)
-    free = ids != best[:, None]
-    second = torch.where((rest == next_lowest[:, None]) & free, ids, last).amin(1)
-    return _Ranking(best, second, torch.stack([lowest, next_lowest], 1))
+def _rank(score_CN: Tensor, radius_CN: Tensor, present: Tensor) -> _Ranking:
+    """Two lowest scores and the least bounds, class by class as the fused kernel goes.
+
+    argmin and topk leave the order of ties to the backend, and reduce over classes slowly.
+    """
+    score_CN = score_CN.masked_fill(~present, torch.inf)
+    lower_CN, upper_CN = score_CN - radius_CN, score_CN + radius_CN
+    first = torch.full_like(score_CN[0], torch.inf)
+    second, low1, low2, low3, high1, high2 = (first for _ in range(6))
+    best = torch.zeros_like(first, dtype=torch.int64)
+    runner = best
+    for number, (score, lower, upper) in enumerate(zip(score_CN, lower_CN, upper_CN, strict=True)):
+        wins = score < first
+        runner = torch.where(wins, best, torch.where(score < second, number, runner))
+        best = torch.where(wins, number, best)
+        second = torch.minimum(second, torch.maximum(first, score))
+        first = torch.minimum(first, score)
+        low3 = torch.minimum(low3, torch.maximum(low2, lower))
+        low2 = torch.minimum(low2, torch.maximum(low1, lower))
+        low1 = torch.minimum(low1, lower)
+        high2 = torch.minimum(high2, torch.maximum(high1, upper))
+        high1 = torch.minimum(high1, upper)
+    return _Ranking(
+        best,
+        runner,
+        torch.stack([first, second]),
+        torch.stack([low1, low2, low3]),
+        torch.stack([high1, high2]),
+    )
 
 
 def _code(
-    mahalanobis_NC: Tensor,
+    mahalanobis_CN: Tensor,
     by_q: _Ranking,
     by_e: _Ranking,
     by_m: _Ranking,
@@ -82,12 +112,13 @@ def _code(
     operands: PlarOperands,
     settings: Settings,
 ) -> Tensor:
-    inside_NC = (mahalanobis_NC <= operands.gate) & operands.gated & operands.present
+    gated_C1 = (operands.gated & operands.present)[:, None]
+    inside_CN = (mahalanobis_CN <= operands.gate[:, None]) & gated_C1
     gated = operands.gated[chosen]
     all_agree = (by_q.best == chosen) & (by_e.best == chosen) & (by_m.best == chosen)
-    accepted = torch.where(gated, _at(inside_NC, chosen), all_agree)
+    accepted = torch.where(gated, _at(inside_CN, chosen), all_agree)
     if settings.rule is Rule.ROBUST:
-        lead = by_q.scores[:, 1] - by_q.scores[:, 0]
+        lead = by_q.scores[1] - by_q.scores[0]
         accepted &= lead >= operands.margin[chosen]
         if settings.agreement:
             accepted &= (by_e.best == chosen) | (by_e.second == chosen)
@@ -96,7 +127,7 @@ def _code(
     accepted &= operands.support[chosen] & ~operands.abstain[chosen]
     # one known class wins every comparison: that is no evidence
     accepted &= operands.present.sum() >= 2
-    novel = gated & ~inside_NC.any(1)
+    novel = gated & ~inside_CN.any(0)
     undecided = torch.where(novel, int(Decision.NOVEL), int(Decision.AMBIGUOUS))
     same = chosen == pseudo.to(chosen.dtype)
     decided = torch.where(same, int(Decision.CONFIRMED), int(Decision.CORRECTED))
@@ -104,42 +135,44 @@ def _code(
 
 
 def _near_tie(
-    euclid_NC: Tensor,
-    mahalanobis_NC: Tensor,
+    mahalanobis_CN: Tensor,
+    radius_CN: Tensor,
     by_q: _Ranking,
     by_e: _Ranking,
     by_m: _Ranking,
     chosen: Tensor,
-    offset: Tensor,
     operands: PlarOperands,
     settings: Settings,
 ) -> Tensor:
-    """Comparisons that a lower precision could turn; tolerances are relative to the operands."""
-    size = mahalanobis_NC.gather(1, torch.stack([by_q.best, by_q.second], 1)).sum(1)
-    size = 1 + size + offset[by_q.best].abs() + offset[by_q.second].abs()
-    lead = by_q.scores[:, 1] - by_q.scores[:, 0]
-    near = _within(lead, settings.tie * size)
-    near |= _within(lead - operands.margin[chosen], settings.tie * size)
-    for ranking in (by_e, by_m):
-        first, second = ranking.scores.unbind(1)
-        near |= _within(second - first, settings.tie * (1 + first + second))
-    gate = operands.gate
-    room = _within(mahalanobis_NC - gate, settings.tie * (1 + mahalanobis_NC + gate))
-    near |= (room & operands.gated & operands.present).any(1)
-    if settings.agreement:
-        own = _at(euclid_NC, chosen)[:, None]
-        close = _within(euclid_NC - own, settings.tie * (1 + euclid_NC + own))
-        near |= close.sum(1) > 1  # the class itself is always one
-    return near
+    """Comparisons that the radii could turn. Absent classes are infinite and near nothing."""
+    near = _overlap(by_q) | _overlap(by_e)
+    gated = operands.gated[chosen]
+    if settings.rule is Rule.ROBUST:
+        margin = operands.margin[chosen]
+        least_lead = by_q.lower[1] - by_q.upper[0]
+        most_lead = by_q.upper[1] - by_q.lower[0]
+        near |= (least_lead < margin) & (margin <= most_lead) & torch.isfinite(by_q.upper[1])
+        near |= _overlap(by_m) & ~gated
+        if settings.agreement:
+            near |= (by_e.lower[2] <= by_e.upper[1]) & torch.isfinite(by_e.lower[2])
+    else:
+        near |= _overlap(by_m)
+    gate = operands.gate[:, None]
+    radius_CN = radius_CN + settings.tie * gate.masked_fill(torch.isinf(gate), 0.0)
+    counts = (operands.gated & operands.present)[:, None]
+    maybe = ((mahalanobis_CN - gate).abs() <= radius_CN) & counts
+    certain = (mahalanobis_CN + radius_CN < gate) & counts
+    near |= _at(maybe, chosen)
+    return near | (maybe.any(0) & ~certain.any(0))
 
 
-def _within(difference: Tensor, tolerance: Tensor) -> Tensor:
-    """Infinite scores (absent classes) are near nothing."""
-    return torch.isfinite(difference) & (difference.abs() <= tolerance)
+def _overlap(ranking: _Ranking) -> Tensor:
+    """Another class could be the best."""
+    return (ranking.lower[1] <= ranking.upper[0]) & torch.isfinite(ranking.lower[1])
 
 
-def _at(value_NC: Tensor, index: Tensor) -> Tensor:
-    return value_NC.gather(1, index[:, None])[:, 0]
+def _at(value_CN: Tensor, index: Tensor) -> Tensor:
+    return value_CN.gather(0, index[None])[0]
 
 
 def _blank(score: Tensor, valid: Tensor) -> Tensor:
@@ -152,5 +185,5 @@ def _class_codes(index: Tensor, known: Tensor) -> Tensor:
 
 
 def _classes(ranking: _Ranking, valid: Tensor) -> Tensor:
-    known = torch.isfinite(ranking.scores) & valid[:, None]
+    known = torch.isfinite(ranking.scores.T) & valid[:, None]
     return _class_codes(torch.stack([ranking.best, ranking.second], 1), known)

@@ -1,16 +1,46 @@
-"""The torch custom op `geohsal::plar_scores` and its public wrapper.
+"""The torch custom op `geohsal::plar_scores`, its dispatch and its public wrapper.
 
-A device kernel is added with `plar_scores_op.register_kernel("cuda")`; it must give what
-`reference_scores` gives, decisions included, outside the pixels that it flags as near ties.
+Every kernel gives the decisions of `reference_scores`; scores carry the kernel's precision.
 """
+
+from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor
 
+from geohsal.errors import KernelError
 from geohsal.kernels.plar.decision import Settings
 from geohsal.kernels.plar.operands import PlarOperands, PlarScores, Rule
 from geohsal.kernels.plar.reference import DEFAULT_TIE
+from geohsal.kernels.plar.rounding import RoundedOperands, round_operands
 from geohsal.kernels.plar.torch_path import chunked_scores
+from geohsal.kernels.plar.triton_path import MOST_FEATURES, fused_scores, pack, why_unavailable
+
+_LEAST_HALF_DIM = 128
+"""Components from which bfloat16 products are faster on a CPU (tests/benchmarks/bench_plar.py)."""
+
+CPU_HALVES = bool(torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether this processor multiplies bfloat16 (AVX512-BF16, AMX, ARM BF16); without it is slower."""
+
+
+class Kernel(StrEnum):
+    """What computes the scores; every choice gives the same decisions."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    TORCH_HALF = "torch-half"
+    TRITON = "triton"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """The kernel that will run on the operands' device, with its own form of the operands."""
+
+    kernel: Kernel
+    tensors: list[Tensor]
+    scale: float
+
 
 _Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -22,6 +52,7 @@ def plar_scores_op(
     center: Tensor,
     projection: Tensor,
     means: Tensor,
+    prototypes: Tensor,
     whitening: Tensor,
     bias: Tensor,
     logdet: Tensor,
@@ -31,17 +62,24 @@ def plar_scores_op(
     margin: Tensor,
     support: Tensor,
     abstain: Tensor,
+    prepared: list[Tensor],
     scale: float,
+    prepared_scale: float,
     rule: int,
     agreement: bool,
     tie: float,
     chunk_pixels: int,
+    kernel: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Shapes are those of `PlarOperands`; the outputs are the fields of `PlarScores`."""
+    """Shapes are those of `PlarOperands`; the outputs are the fields of `PlarScores`.
+
+    `prepared` are the tensors of `Prepared`: none, those of `RoundedOperands`, or of `Packed`.
+    """
     operands = PlarOperands(
         center=center,
         projection=projection,
         means=means,
+        prototypes=prototypes,
         whitening=whitening,
         bias=bias,
         logdet=logdet,
@@ -54,7 +92,14 @@ def plar_scores_op(
         scale=scale,
     )
     settings = Settings(Rule(rule), agreement, tie)
-    return chunked_scores(features, pseudo, operands, settings=settings, chunk_pixels=chunk_pixels)
+    if kernel == Kernel.TRITON:
+        return fused_scores(
+            features, pseudo, operands, prepared, scale=prepared_scale, settings=settings
+        )
+    rounded = RoundedOperands.of(prepared, scale=prepared_scale) if prepared else None
+    return chunked_scores(
+        features, pseudo, operands, settings=settings, chunk_pixels=chunk_pixels, rounded=rounded
+    )
 
 
 @plar_scores_op.register_fake
@@ -86,6 +131,8 @@ def plar_scores(
     agreement: bool = False,
     tie: float = DEFAULT_TIE,
     chunk_pixels: int = 4096,
+    kernel: Kernel = Kernel.AUTO,
+    prepared: Prepared | None = None,
 ) -> PlarScores:
     """Scores and decision codes of raw features [N, F] with pseudo-labels [N].
 
@@ -96,16 +143,78 @@ def plar_scores(
         rule: which ranking chooses the class, and what accepts it.
         agreement: robust rule only: the class must be among the two nearest by Euclid.
         tie: relative width of the band in which comparisons are repeated in float64.
-        chunk_pixels: pixels scored at a time.
+        chunk_pixels: pixels that the torch kernels score at a time.
+        kernel: what computes; `torch` alone returns scores in float32 precision.
+        prepared: what `prepare` made of these operands, in place of `kernel`.
+
+    Raises:
+        KernelError: the kernel cannot run on this device.
     """
+    if prepared is None:
+        prepared = prepare(operands, kernel)
     outputs = plar_scores_op(
         features,
         pseudo,
         *operands.tensors().values(),
+        prepared.tensors,
         operands.scale,
+        prepared.scale,
         int(rule),
         agreement,
         tie,
         chunk_pixels,
+        prepared.kernel.value,
     )
     return PlarScores(*outputs)
+
+
+def prepare(operands: PlarOperands, kernel: Kernel = Kernel.AUTO) -> Prepared:
+    """Choose the kernel for the operands' device and bring the operands into its form.
+
+    Raises:
+        KernelError: the kernel cannot run there.
+    """
+    _, dim, channels = operands.whitening.shape
+    chosen = resolve_kernel(kernel, operands.center.device, dim=dim, channels=channels)
+    if chosen is Kernel.TORCH:
+        return Prepared(kernel=chosen, tensors=[], scale=1.0)
+    on_gpu = operands.center.device.type == "cuda"
+    rounded = round_operands(operands, torch.float16 if on_gpu else torch.bfloat16)
+    tensors = rounded.tensors()
+    if chosen is Kernel.TRITON:
+        tensors = pack(operands, rounded).tensors()
+    return Prepared(kernel=chosen, tensors=tensors, scale=rounded.scale)
+
+
+def resolve_kernel(
+    kernel: Kernel, device: torch.device, *, dim: int = 1, channels: int = 1
+) -> Kernel:
+    """The kernel that will run: `auto` takes the fastest for device and shape.
+
+    Raises:
+        KernelError: a kernel was asked for that cannot run on the device.
+    """
+    if kernel is Kernel.TORCH:
+        return kernel
+    on_gpu = device.type == "cuda"
+    halves = on_gpu or CPU_HALVES
+    reason = _why_not_triton(device, channels) if on_gpu else "its tensors are on the CPU"
+    if kernel is Kernel.AUTO:
+        if on_gpu:
+            return Kernel.TRITON if reason is None else Kernel.TORCH_HALF
+        return Kernel.TORCH_HALF if halves and dim >= _LEAST_HALF_DIM else Kernel.TORCH
+    if kernel is Kernel.TRITON and reason is not None:
+        raise KernelError(f"plar.kernel triton: {reason}; use plar.kernel=auto")
+    if kernel is Kernel.TORCH_HALF and not halves:
+        raise KernelError(
+            "plar.kernel torch-half: this processor has no bfloat16 instructions; use "
+            "plar.kernel=auto"
+        )
+    return kernel
+
+
+def _why_not_triton(device: torch.device, channels: int) -> str | None:
+    """Why the fused kernel cannot run on a CUDA device; None where it can."""
+    if channels > MOST_FEATURES:
+        return f"it takes at most {MOST_FEATURES} features, not {channels}"
+    return why_unavailable(device)

@@ -2,9 +2,10 @@
 
 Folding: the projection P of the features (standardise + PCA) and the whitening W_c of each class
 are multiplied once into W~_c = W_c P, so that the operator takes raw features and one matrix
-product gives all whitened differences. The bias is computed in float64 from the *rounded* W~_c:
-W~_c x - b then has no error from rounding W~_c except a fixed, tiny change of the metric.
-The float32 operands are the definition; reference and chunked path evaluate the same numbers.
+product gives all whitened differences. A rotation from the left changes no distance, so each
+matrix is kept as a lower trapezoid, whose zeros the torch path skips. The bias is computed in
+float64 from the *rounded* W~_c: W~_c x - b then has no error from rounding W~_c except a fixed,
+tiny change of the metric. The float32 operands are the definition; every path evaluates them.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -65,9 +66,10 @@ class PlarOperands:
     """
 
     center: Tensor  # [F] float32, subtracted from features
-    projection: Tensor  # [D, F] float32, into the space of the Euclidean distance
+    projection: Tensor  # [D, F] float32 trapezoid, into the space of the Euclidean distance
     means: Tensor  # [C, K, D] float32, prototypes in that space
-    whitening: Tensor  # [C, D, F] float32, W~_c
+    prototypes: Tensor  # [C, K, F] float32, centred prototypes in feature space
+    whitening: Tensor  # [C, D, F] float32, W~_c: zero right of the diagonal that ends in a corner
     bias: Tensor  # [C, K, D] float32, W~_c times the centred prototype
     logdet: Tensor  # [C] float32
     log_prior: Tensor  # [C] float32
@@ -84,6 +86,7 @@ class PlarOperands:
         wanted = {
             "projection": (dim, channels),
             "means": (classes, prototypes, dim),
+            "prototypes": (classes, prototypes, channels),
             "whitening": (classes, dim, channels),
         }
         for field in ("logdet", "log_prior", "gate", "gated", "margin", "support", "abstain"):
@@ -145,15 +148,16 @@ def fold_operands(
         scale: one scalar for the range check of features.
     """
     rounded_center = center.float()
-    prototypes = feature_means + (center - rounded_center.double())
-    folded = torch.matmul(whitening, projection).float()
-    flat = (euclid @ projection).float()
+    prototypes = (feature_means + (center - rounded_center.double())).float()
+    folded = _trapezoid(torch.matmul(whitening, projection)).float()
+    flat = _trapezoid((euclid @ projection)[None])[0].float()
     return PlarOperands(
         center=rounded_center,
         projection=flat,
-        means=(prototypes @ flat.double().T).float(),
+        means=(prototypes.double() @ flat.double().T).float(),
+        prototypes=prototypes,
         whitening=folded,
-        bias=torch.matmul(prototypes, folded.double().transpose(1, 2)).float(),
+        bias=torch.matmul(prototypes.double(), folded.double().transpose(1, 2)).float(),
         logdet=logdet.float(),
         log_prior=log_prior.float(),
         gate=gate.float(),
@@ -163,3 +167,18 @@ def fold_operands(
         abstain=abstain,
         scale=float(scale),
     )
+
+
+def _trapezoid(matrices: Tensor) -> Tensor:
+    """Q^T W of matrices [C, D, F] with zeros right of the last row's diagonal; one by one.
+
+    The orthogonal Q comes from a QR decomposition of the reversed matrix; it changes no norm.
+    More components than features have no such form and stay as they are.
+    """
+    dim, channels = matrices.shape[1:]
+    if dim > channels:
+        return matrices
+    keep = torch.ones(dim, channels, dtype=torch.bool, device=matrices.device)
+    keep = keep.tril(channels - dim)
+    rotated = [torch.linalg.qr(matrix.flip(0, 1), mode="r").R.flip(0, 1) for matrix in matrices]
+    return torch.stack(rotated).masked_fill(~keep, 0.0)

@@ -11,7 +11,7 @@ Both need support, no abstention and a second known class.
 import torch
 from torch import Tensor
 
-from geohsal.kernels.plar.decision import Settings, decide
+from geohsal.kernels.plar.decision import Distances, Settings, decide
 from geohsal.kernels.plar.operands import LARGEST_FEATURE, PlarOperands, PlarScores, Rule
 
 DEFAULT_TIE = 1e-4
@@ -36,8 +36,9 @@ def reference_scores(
         white = centred @ operands.whitening[number].double().T
         mahalanobis.append(_nearest(white, operands.bias[number]))
     return decide(
-        torch.stack(euclid, 1),
-        torch.stack(mahalanobis, 1),
+        Distances(
+            *with_radius(torch.stack(euclid), tie), *with_radius(torch.stack(mahalanobis), tie)
+        ),
         pseudo=pseudo,
         valid=valid,
         operands=operands,
@@ -50,8 +51,14 @@ def centre(
 ) -> tuple[Tensor, Tensor]:
     """Centred features (0 in invalid rows) and validity: finite, and small enough once scaled."""
     centred = features.to(dtype) - operands.center.to(dtype)
-    valid = ((centred * operands.scale).abs() <= LARGEST_FEATURE).all(1)  # false for NaN
+    largest = centred.abs().amax(1)
+    valid = largest * operands.scale <= LARGEST_FEATURE  # false for NaN
     return centred.masked_fill(~valid[:, None], 0.0), valid
+
+
+def with_radius(distance: Tensor, tie: float) -> tuple[Tensor, Tensor]:
+    """Squared distances and the radii of a relative error."""
+    return distance, tie * (1 + distance)
 
 
 def _nearest(points: Tensor, prototypes: Tensor) -> Tensor:
