@@ -68,10 +68,10 @@ def ingest_lines(summary: "IngestSummary") -> Iterator[str]:
         yield f"nothing to do: {'; '.join(summary.notes)}"
         return
     if summary.action in ("undone", "would undo"):
-        done = "is taken back and" if summary.action == "undone" else "would be taken back and"
+        done = "taken back" if summary.action == "undone" else "would be taken back"
         yield (
-            f"round {summary.round}: {counted(summary.done, 'done region')} "
-            f"({summary.labelled_pixels:,} px) {done} under review again"
+            f"round {summary.round} {done} and under review again: "
+            f"{counted(summary.done, 'done region')} ({summary.labelled_pixels:,} px)"
         )
         yield f"review time: {summary.prices}"
         return

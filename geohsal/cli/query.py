@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """Predict RUN's scenes, refine, and choose the regions worth asking about.
 
-    Writes the review file of the round, its QGIS project and its rasters. With --dry-run the maps
-    are made and the choice is told, but no review file is written.
+    Writes the review file of the round, its QGIS project, its review page and its rasters. With
+    --dry-run the maps are made and the choice is told, but no review file is written.
     """
     from geohsal.workflows.query import query
 
@@ -99,3 +99,4 @@ def query_lines(summary: "QuerySummary") -> Iterator[str]:
     yield from summary.notes
     for path in summary.files:
         yield f"review in QGIS: {path.with_suffix('.qgz')} (answers are saved in {path.name})"
+        yield f"or in a browser: {path.with_suffix('.html')}"

@@ -19,6 +19,7 @@ from pyproj import CRS
 from shapely.geometry import box
 
 from geohsal.errors import DataError
+from geohsal.geo.budget import counted
 from geohsal.geo.scene import ClassInfo
 from geohsal.io.atomic import replacing
 from geohsal.io.gpkg_extras import now_text
@@ -231,9 +232,9 @@ def _bookmarks(plan: _Plan) -> ET.Element:
 def _metadata(plan: _Plan, title: str) -> ET.Element:
     element = ET.Element("projectMetadata")
     about = (
-        f"{len(plan.places)} regions to review. Set the status of a region in the layer Query "
-        "regions, correct the polygons of the layer Answers, save both, close QGIS, and take the "
-        "GeoPackage in with: geohsal ingest"
+        f"{counted(len(plan.places), 'region')} to review. Set the status of a region in the layer "
+        "Query regions, correct the polygons of the layer Answers, save both, close QGIS, and take "
+        "the GeoPackage in with: geohsal ingest"
     )
     names = {"geohsal": "geohsal", "run": "run", "request": "query", "model_hash": "model"}
     known = [f"{label} {plan.about[key]}" for key, label in names.items() if key in plan.about]

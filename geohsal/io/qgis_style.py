@@ -1,7 +1,7 @@
-"""The four review layers as QGIS shows them: one QML body each, for GeoPackage and project."""
+"""The layers that people review as QGIS shows them: one QML body each, for file and project."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from geohsal.geo.scene import ClassInfo
 from geohsal.io import review_schema as schema
@@ -97,6 +97,21 @@ _ANSWER_FORM = Form(
     preview="""coalesce("answer_id", 'added')""",
 )
 
+_BOTH_CLASSES = """represent_value("class_a") || ' / ' || represent_value("class_b")"""
+
+_CONFLICT_FORM = Form(
+    null_label="— not settled: stays unknown —",
+    groups={
+        "Decide": ("assigned_class", "notes"),
+        "What was said": ("class_a", "reviewer_a", "class_b", "reviewer_b"),
+        "Where": ("conflict_id", "region_id", "scene_id", "pixels"),
+    },
+    columns=("class_a", "class_b", "assigned_class", "notes", "pixels"),
+    widths={"class_a": 140, "class_b": 140, "assigned_class": 190},
+    sort='"conflict_id"',
+    preview=f"""{_BOTH_CLASSES} || ' ' || "conflict_id\"""",
+)
+
 _ANSWER_CLASS = (
     'if("assigned_class" is null, represent_value("suggested_class"), '
     'represent_value("assigned_class"))'
@@ -105,21 +120,32 @@ _ANSWER_CLASS = (
 _LABELS = {
     schema.REGIONS: lambda: corner_labels('"rank"'),
     schema.ANSWERS: lambda: inside_labels(_ANSWER_CLASS),
+    schema.CONFLICTS: lambda: corner_labels(_BOTH_CLASSES),
 }
 
-_FORMS = {schema.REGIONS: _REGION_FORM, schema.ANSWERS: _ANSWER_FORM}
+_FORMS = {
+    schema.REGIONS: _REGION_FORM,
+    schema.ANSWERS: _ANSWER_FORM,
+    schema.CONFLICTS: _CONFLICT_FORM,
+}
+
+
+def _kind(layer: Layer) -> str:
+    """The layer's name without the scene that layers of local conflicts carry in theirs."""
+    return schema.CONFLICTS if layer.name.startswith(schema.CONFLICTS) else layer.name
 
 
 def layer_body(layer: Layer, classes: Sequence[ClassInfo]) -> list[ET.Element]:
     """QML elements of a layer: colours, labels, form; the same in a GeoPackage and a project."""
-    form = _FORMS.get(layer.name, Form(preview='"scene_id"'))
-    body = [_renderer(layer, classes)]
-    if layer.name in _LABELS:
-        body.append(_LABELS[layer.name]())
+    kind = _kind(layer)
+    form = _FORMS.get(kind, Form(preview='"scene_id"'))
+    body = [_RENDERERS.get(kind, _class_areas)(classes)]
+    if kind in _LABELS:
+        body.append(_LABELS[kind]())
     body += form_elements(layer, form, classes)
-    kind = ET.Element("layerGeometryType")
-    kind.text = _MULTI_POLYGON
-    return [*body, kind]
+    geometry = ET.Element("layerGeometryType")
+    geometry.text = _MULTI_POLYGON
+    return [*body, geometry]
 
 
 def layer_head(layer: Layer) -> dict[str, str]:
@@ -127,7 +153,7 @@ def layer_head(layer: Layer) -> dict[str, str]:
     return {
         **_HEAD,
         "readOnly": str(int(not layer.editable)),
-        "labelsEnabled": str(int(layer.name in _LABELS)),
+        "labelsEnabled": str(int(_kind(layer) in _LABELS)),
     }
 
 
@@ -136,16 +162,6 @@ def layer_qml(layer: Layer, classes: Sequence[ClassInfo]) -> str:
     root = ET.Element("qgis", {"version": QGIS_VERSION, **layer_head(layer)})
     root.extend(layer_body(layer, classes))
     return DOCTYPE + xml_text(root)
-
-
-def _renderer(layer: Layer, classes: Sequence[ClassInfo]) -> ET.Element:
-    if layer.name == schema.REGIONS:
-        return _regions(classes)
-    if layer.name == schema.ANSWERS:
-        return _answers(classes)
-    if layer.name == schema.UNDECIDED:
-        return _undecided()
-    return _class_areas(classes)
 
 
 def _regions(classes: Sequence[ClassInfo]) -> ET.Element:
@@ -181,7 +197,7 @@ def _answers(classes: Sequence[ClassInfo]) -> ET.Element:
     return categorised('coalesce("assigned_class", "suggested_class")', [*by_class, lost])
 
 
-def _undecided() -> ET.Element:
+def _undecided(_: Sequence[ClassInfo]) -> ET.Element:
     return categorised(
         "state",
         [
@@ -208,3 +224,27 @@ def _class_areas(classes: Sequence[ClassInfo]) -> ET.Element:
     strokes = {info.class_id: (fill(info.color, 90, width=0.3, computed=edge),) for info in classes}
     other = Category(value="", label="no class", strokes=(fill("#808080", 90),))
     return categorised("class_id", [*class_categories(classes, strokes), other])
+
+
+def _conflicts(classes: Sequence[ClassInfo]) -> ET.Element:
+    """Dashed outlines until somebody settles them; then filled with the class that holds."""
+    strokes = {
+        info.class_id: (
+            outline(casing(info.color), 1.4, alpha=220),
+            fill(info.color, 110, width=0.8),
+        )
+        for info in classes
+    }
+    dashed = {"outlineStyle": "'dash'"}
+    open_ = (outline("#000000", 1.4, alpha=200), outline(UNASSIGNED, 0.7, computed=dashed))
+    rest = Category(value="", label="not settled", strokes=open_)
+    return categorised("assigned_class", [*class_categories(classes, strokes), rest])
+
+
+_RENDERERS: dict[str, Callable[[Sequence[ClassInfo]], ET.Element]] = {
+    schema.REGIONS: _regions,
+    schema.ANSWERS: _answers,
+    schema.UNDECIDED: _undecided,
+    schema.CONFLICTS: _conflicts,
+}
+"""Colours by layer; every other layer shows classes as areas."""

@@ -1,10 +1,10 @@
-"""`geohsal query`: predict, refine, score, select; rasters and the review file of the round."""
+"""`geohsal query`: predict, refine, score, select; what it writes is in `query_write`."""
 
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,20 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geohsal import __version__
-from geohsal.config import FORMAT_VERSION
 from geohsal.data.dataset import seed_of
 from geohsal.errors import DataError, RequestError, RunError
 from geohsal.geo.budget import Budget, parse_budget, parse_share
+from geohsal.geo.patches import slices
 from geohsal.geo.scene import QueryRegion, Scene, SceneMaps
 from geohsal.geo.states import PixelState
-from geohsal.io.atomic import read_record, write_json
+from geohsal.io.atomic import read_record
 from geohsal.io.fingerprint import file_sha256
-from geohsal.io.gpkg_read import is_edited
-from geohsal.io.qgis_project import project_path, write_project
-from geohsal.io.review_file import write_review
-from geohsal.io.review_page import page_path, write_page
-from geohsal.io.round_record import Answer, answers_path, write_answers, write_regions
 from geohsal.io.run import Round
 from geohsal.query.acquisition import class_weights
 from geohsal.query.costs import cost_seconds, region_areas_m2, region_costs
@@ -35,20 +29,15 @@ from geohsal.query.selection import Selection, select, to_query_regions
 from geohsal.refine.plar import require_kernel
 from geohsal.training.maps import pool_mask
 from geohsal.training.model_io import Model, load_model
-from geohsal.workflows.asked import blocked_pixels, slices_of, unchanged
+from geohsal.workflows.asked import blocked_pixels, unchanged
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.query_parts import read_part, write_part
-from geohsal.workflows.query_summary import (
-    Dealt,
-    QuerySummary,
-    Shares,
-    summary_from,
-    summary_of,
-)
+from geohsal.workflows.query_summary import Dealt, QuerySummary, Shares, summary_of
+from geohsal.workflows.query_write import clear, finished, write_record, write_round
 from geohsal.workflows.review_files import ReviewFile, review_files
 from geohsal.workflows.review_time import review_prices
-from geohsal.workflows.round_rasters import read_maps, read_states, write_maps, write_view
+from geohsal.workflows.round_rasters import read_states, write_maps, write_view
 from geohsal.workflows.scene_pass import SceneJudges, ScenePass, scene_judges
 
 logger = logging.getLogger(__name__)
@@ -100,7 +89,7 @@ def query(
         )
     request = request_hash(context, round_, f"{text}{shares}")
     if round_.step == "queried":
-        summary = _finished(round_, request, overwrite=overwrite, budget=f"{text}{shares}")
+        summary = finished(round_, request, overwrite=overwrite, budget=f"{text}{shares}")
         if summary is not None:
             return summary
     require_kernel(context.config.plar, pick_device(device))
@@ -108,13 +97,13 @@ def query(
     if dry_run:
         with TemporaryDirectory() as folder:
             elsewhere = Round(index=round_.index, run_dir=Path(folder))
-            work = _Query(context, round_, elsewhere, request, shares)
+            work = _Query(context, round_, elsewhere, shares)
             return replace(work.choose(wanted, workers, device, reporter)[1], files=())
-    work = _Query(context, round_, round_, request, shares)
+    work = _Query(context, round_, round_, shares)
     regions, summary = work.choose(wanted, workers, device, reporter)
-    _clear(round_)
-    work.write(regions)
-    work.write_record(summary)
+    clear(round_)
+    write_round(context, round_, regions, files=work.files(regions), request=request)
+    write_record(round_, summary, request=request, packages=work.packages)
     return summary
 
 
@@ -137,39 +126,6 @@ def unit_hash(context: RunContext, round_: Round) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _finished(round_: Round, request: str, *, overwrite: bool, budget: str) -> QuerySummary | None:
-    """The summary of the same query; None where another may be made.
-
-    Raises:
-        RunError: another request without `overwrite`, or an edited review file with it.
-    """
-    written = read_record(round_.query_json, "request", "summary")
-    if written["request"] == request and not overwrite:
-        return summary_from(written["summary"], round_)
-    if not overwrite:
-        raise RunError(
-            f"{round_.dir}: round {round_.index} is already queried with budget "
-            f"{written['summary']['budget']} (or other settings), not {budget}; review and ingest "
-            "it, or use --overwrite while its review file is unedited"
-        )
-    for name in written["summary"]["files"]:
-        path = round_.dir / name
-        if path.exists() and is_edited(path):
-            raise RunError(f"{path}: has been edited or is open in QGIS; ingest it or move it away")
-    return None
-
-
-def _clear(round_: Round) -> None:
-    """Take back a query that is about to be made anew; its review files are known as unedited."""
-    if round_.query_json.exists():
-        written = read_record(round_.query_json, "summary")
-        round_.query_json.unlink()
-        for name in written["summary"]["files"]:
-            (round_.dir / name).unlink(missing_ok=True)
-            project_path(round_.dir / name).unlink(missing_ok=True)
-            page_path(round_.dir / name).unlink(missing_ok=True)
-
-
 class _Query:
     """One query under way: everything that its steps share.
 
@@ -177,9 +133,7 @@ class _Query:
     run is a round elsewhere.
     """
 
-    def __init__(
-        self, context: RunContext, asking: Round, target: Round, request: str, shares: Shares
-    ) -> None:
+    def __init__(self, context: RunContext, asking: Round, target: Round, shares: Shares) -> None:
         self.shares = shares
         self.packages: list[list[str]] = []
         self.prices = review_prices(context.run, context.config.cost)
@@ -187,7 +141,6 @@ class _Query:
         self.asking = asking
         self.round = target
         self.model: Model = load_model(asking.model_dir)
-        self.request = request
         self.scenes: dict[str, Scene] = context.scenes
         self.blocked, self.resting = blocked_pixels(context.run, self.scenes)
         self.states: Counter[str] = Counter()
@@ -259,7 +212,7 @@ class _Query:
                 blocked = self.blocked.setdefault(
                     scene.scene_id, np.zeros(scene.shape, dtype=np.bool_)
                 )
-                blocked[slices_of(region)] |= region.mask
+                blocked[slices(region.cell)] |= region.mask
 
     # --- choose --------------------------------------------------------------------------------
 
@@ -334,6 +287,10 @@ class _Query:
                     masks[index] = pool_mask(source, window, state, self.blocked.get(scene_id))
         return [masks[int(index)] for index in chosen]
 
+    def files(self, regions: Sequence[QueryRegion]) -> list[ReviewFile]:
+        """The review files of the round, packages and scenes without a position apart."""
+        return review_files(self.round, regions, self.scenes, self.packages)
+
     def summary(
         self,
         regions: Sequence[QueryRegion],
@@ -347,68 +304,10 @@ class _Query:
             selection,
             budget,
             round_index=self.round.index,
-            files=[file.path for file in self._files(regions)],
+            files=[file.path for file in self.files(regions)],
             states=self.states,
             dealt=Dealt(shares=self.shares, packages=self.packages, second_min=second_min),
             prices=str(self.prices),
-        )
-
-    # --- write ---------------------------------------------------------------------------------
-
-    def _files(self, regions: Sequence[QueryRegion]) -> list[ReviewFile]:
-        return review_files(self.round, regions, self.scenes, self.packages)
-
-    def write(self, regions: Sequence[QueryRegion]) -> None:
-        """Review file, and the round's own record of what was asked."""
-        answers: dict[str, Answer] = {}
-        passport = read_record(self.asking.model_json, "model_hash")
-        for file in self._files(regions):
-            path = file.path
-            used = sorted({region.scene_id for region in file.regions})
-            maps = {scene_id: read_maps(self.round, self.scenes[scene_id]) for scene_id in used}
-            prefilled = write_review(
-                path,
-                regions=file.regions,
-                scenes={scene_id: self.scenes[scene_id] for scene_id in used},
-                maps=maps,
-                classes=self.context.manifest.classes,
-                config=self.context.config.output,
-                provenance={
-                    "geohsal": __version__,
-                    "run": self.context.manifest.name,
-                    "request": self.request,
-                    "model_hash": passport["model_hash"],
-                    **({"package": file.package} if file.package else {}),
-                },
-            )
-            answers |= {answer.answer_id: answer for answer in prefilled}
-            write_project(path, round_=self.round, classes=self.context.manifest.classes)
-            write_page(
-                path,
-                round_=self.round,
-                regions=file.regions,
-                scenes=self.scenes,
-                maps=maps,
-                classes=self.context.manifest.classes,
-                config=self.context.config.output,
-                run=self.context.manifest.name,
-                request=self.request,
-            )
-        write_regions(self.round.regions, regions, self.scenes)
-        write_answers(answers_path(self.round), list(answers.values()))
-
-    def write_record(self, summary: QuerySummary) -> None:
-        """query.json, last: from then on the round is queried."""
-        values = {field.name: getattr(summary, field.name) for field in fields(summary)}
-        values["files"] = [path.name for path in summary.files]
-        write_json(
-            self.round.query_json,
-            {
-                "format_version": FORMAT_VERSION,
-                "request": self.request,
-                "summary": values,
-                "packages": self.packages,
-            },
         )
 
 

@@ -1,7 +1,7 @@
 """Where a run stands: rounds, labels, what was spent, and the command that comes next."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from geohsal.io.atomic import read_json, read_record
 from geohsal.io.label_store import read_label_raster
 from geohsal.io.ledger import LedgerEntry, active_entries, read_ledger
 from geohsal.io.manifest import Manifest, load_manifest
+from geohsal.io.qgis_project import project_path
+from geohsal.io.review_page import page_path
 from geohsal.io.run import Round, Run, Step, open_run
 from geohsal.io.run_tables import load_scenes, read_config
 from geohsal.workflows.review_time import prices_of
@@ -134,12 +136,32 @@ def _next(run: Run, current: Round) -> tuple[str, str]:
             f"choose what to ask in round {current.index}",
             _command("query", run.path, "--budget", budget),
         )
-    files = sorted(current.dir.glob(f"{current.queries().stem}*.gpkg"))
-    names = " ".join(str(path) for path in files)
+    files = _review_files(current)
     return (
-        f"review {names} in QGIS, save, and take the answers of round {current.index} in",
+        f"review {_opened(files)}, save, and take the answers of round {current.index} in",
         _command("ingest", run.path, *files),
     )
+
+
+def _review_files(current: Round) -> list[Path]:
+    """The review files that the query wrote, by its record."""
+    names = read_record(current.query_json).get("summary", {}).get("files", [])
+    return [current.dir / name for name in names] or [current.queries()]
+
+
+def _opened(files: Sequence[Path]) -> str:
+    """What to open to review these files: projects in QGIS, pages in a browser."""
+    projects = [project_path(file) for file in files]
+    in_qgis = [
+        project if project.exists() else file for project, file in zip(projects, files, strict=True)
+    ]
+    pages = [path for path in map(page_path, files) if path.exists()]
+    words = f"{_named(in_qgis)} in QGIS"
+    return f"{words} (or {_named(pages)} in a browser)" if pages else words
+
+
+def _named(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
 
 
 def _to_settle(run: Run, current: Round) -> str:

@@ -13,10 +13,7 @@ row per method is appended to the results.
 """
 
 import argparse
-import csv
-import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +24,7 @@ import numpy as np
 import pyogrio
 import rasterio
 from affine import Affine
+from measure import RESULTS, append_rows, commit, cpu_machine, spread
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -39,7 +37,6 @@ from geohsal.io.review_schema import Field, Layer
 from geohsal.io.run import Run
 from geohsal.workflows.export_scene import batches, stage, strip_rows
 
-RESULTS = Path(__file__).parent / "results" / "export.csv"
 COLUMNS = (
     "commit", "machine", "shape", "task", "method", "format", "repeats", "median_s", "spread_s",
     "cpu_s", "peak_mib", "polygons", "file_mib", "time_to_gdal",
@@ -224,15 +221,15 @@ def bench(folder: Path, size: int, repeats: int) -> Iterator[dict[str, object]]:
             peaks[number] = max(peaks[number], *(run[2] for run in runs))
     gdal: dict[tuple[str, str], float] = {}
     for (task, method, out, _), times, own, peak in zip(plan, seconds, cpu, peaks, strict=True):
-        median = statistics.median(times)
+        median, least, greatest = spread(times)
         if method != "geohsal":
             gdal[task, out.suffix] = median
         peer = gdal.get((task, out.suffix), gdal[task, ".gpkg"])
         yield {
             "shape": f"{size}x{size}", "task": task, "method": method, "format": out.suffix[1:],
             "repeats": repeats, "median_s": round(median, 2),
-            "spread_s": round(max(times) - min(times), 2),
-            "cpu_s": round(statistics.median(own), 2), "peak_mib": round(peak),
+            "spread_s": round(greatest - least, 2),
+            "cpu_s": round(spread(own)[0], 2), "peak_mib": round(peak),
             "polygons": _count(out), "file_mib": round(out.stat().st_size / 2**20, 1),
             "time_to_gdal": round(median / peer, 3),
         }  # fmt: skip
@@ -252,7 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "export.csv")
     parser.add_argument("--folder", type=Path, help="where the rasters and polygons are written")
     parser.add_argument("--worker", nargs=3, metavar=("TASK", "SOURCE", "OUT"))
     options = parser.parse_args()
@@ -263,24 +260,16 @@ def main() -> None:
         else:
             {"polygonize": polygonize, "product": product}[task](Path(source), Path(out))
         return
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    where = {
+        "commit": commit(),
+        "machine": f"{cpu_machine()}, Python {platform.python_version()}",
+    }
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = []
         for row in bench(Path(folder), options.size, options.repeats):
-            rows.append({"commit": commit, "machine": machine} | row)
+            rows.append(where | row)
             print(row)
-    fresh = not options.out.exists()
-    with options.out.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
+    append_rows(options.out, COLUMNS, rows)
 
 
 if __name__ == "__main__":

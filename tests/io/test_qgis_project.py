@@ -207,3 +207,9 @@ def test_a_killed_write_leaves_the_review_file_whole(
         "queries_r000.qgz",
         "rasters",
     }
+
+
+def test_one_region_is_not_called_several(tmp_path: Path) -> None:
+    made = make_project(tmp_path, cells=((0, 0),))
+    about = document(made.project).findtext("projectMetadata/abstract", "")
+    assert about.startswith("1 region to review. Set the status")

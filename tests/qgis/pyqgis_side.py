@@ -115,9 +115,9 @@ def described(layer):
     }
 
 
-def layers(path):
-    """The review file's layers, without a project."""
-    return {name: described(opened(path, name)) for name in LAYERS}
+def layers(path, names=LAYERS):
+    """Layers of a file, without a project; else those of the review file."""
+    return {name: described(opened(path, name)) for name in names}
 
 
 def form(path, name):

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from conflict_factory import make_conflicts
 from project_factory import STRESS, Made, make_project
 from review_factory import CLASSES, GRIDS, SIDE
 
@@ -110,6 +111,25 @@ def test_the_form_offers_classes_and_shows_why(qgis: Qgis, made: Made) -> None:
     assert ["— as the answers inside say —", *classes] in built["boxes"]
     assert ["To do", "Done", "Unsure", "Skipped"] in built["boxes"]
     assert {"1", "half of it undecided"} <= set(built["texts"])
+
+
+def test_conflicts_open_styled_and_only_class_and_notes_can_be_edited(
+    qgis: Qgis, tmp_path: Path
+) -> None:
+    path = make_conflicts(tmp_path).path
+    found = qgis("layers", path=path, names=["conflicts"])["conflicts"]
+    assert found["categories"] == [*(info.name for info in CLASSES), "not settled"]
+    assert (found["unmatched"], found["invalid"], found["broken"]) == (0, 0, [])
+    assert found["editable"] == ["assigned_class", "notes"]
+    assert found["maps"]["assigned_class"][0] == [
+        "— not settled: stays unknown —",
+        NULL_ENTRY,
+    ]
+    assert "class_a" in found["label"]
+    assert "class_b" in found["label"]
+    built = qgis("form", path=path, name="conflicts")
+    classes = [info.name for info in CLASSES]
+    assert ["— not settled: stays unknown —", *classes] in built["boxes"]
 
 
 @pytest.mark.parametrize("inside", [False, True])

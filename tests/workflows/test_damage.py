@@ -75,7 +75,7 @@ def test_a_query_killed_before_its_project_is_completed_by_the_same_command(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("geohsal.workflows.query.write_project", killed)
+        patch.setattr("geohsal.workflows.query_write.write_project", killed)
         geohsal(*command, "--overwrite", code=130)
     assert round_.step == "trained"
     assert not project.exists()

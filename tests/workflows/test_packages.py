@@ -1,6 +1,5 @@
 """A round shared out among several people, through the real command line."""
 
-import importlib
 import shutil
 from pathlib import Path
 
@@ -8,84 +7,24 @@ import numpy as np
 import pyogrio
 import pytest
 from review_factory import person, tick
+from shared_round import burnt, copy_of, follows_the_ledger, packages, reviewed
 from tiny_run import geohsal
 
 from geohsal.errors import ReviewError, RunError
-from geohsal.geo.patches import slices
 from geohsal.io.atomic import read_json, write_json
-from geohsal.io.conflict_file import is_settled
 from geohsal.io.decisions_csv import COLUMNS
-from geohsal.io.label_store import read_label_raster
-from geohsal.io.ledger import active_entries, read_ledger, replay
-from geohsal.io.manifest import load_manifest
+from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.io.round_record import read_regions
-from geohsal.io.run import Run, open_run
+from geohsal.io.run import Run
 from geohsal.workflows.ingest import ingest
 from geohsal.workflows.ingest_summary import IngestSummary
 from geohsal.workflows.query import query
 from geohsal.workflows.status import status, status_lines
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_landscape: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run whose first round is trained."""
-    folder = tmp_path_factory.mktemp("shared") / "run"
-    geohsal("tile", tiny_landscape, "-o", folder, "-c", tiny_landscape.parent / "settings.yaml")
-    geohsal("train", folder)
-    return open_run(folder)
-
-
-@pytest.fixture(scope="module")
-def asked(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same, queried in two packages, with what two people answered beside it."""
-    folder = tmp_path_factory.mktemp("asked")
-    shutil.copytree(trained.path, folder / "run")
-    run = open_run(folder / "run")
-    said = geohsal(
-        "query", run.path, "--budget", "10regions", "--packages", "2", "--overlap", "20%"
-    )
-    assert "2 regions in two packages: paid for once, but the minutes of both" in said.stdout
-    assert "package 1: 6 regions" in said.stdout
-    for number, noise in ((1, 0.1), (2, 0.3)):
-        path = run.round(0).queries(package=number)
-        geohsal("answer", run.path, path, "-o", folder / f"r{number}.gpkg", "--noise", noise)
-    return run
-
-
 @pytest.fixture
-def run(asked: Run, tmp_path: Path) -> Run:
-    """A copy that a test may change; reviewed files lie beside it."""
-    shutil.copytree(asked.path.parent, tmp_path / "own")
-    return open_run(tmp_path / "own" / "run")
-
-
-def reviewed(run: Run) -> list[Path]:
-    return [run.path.parent / f"r{number}.gpkg" for number in (1, 2)]
-
-
-def packages(run: Run) -> list[set[str]]:
-    return [set(names) for names in read_json(run.round(0).query_json)["packages"]]
-
-
-def burnt(run: Run) -> dict[str, np.ndarray]:
-    """Classes in the cell of each region, by what training reads."""
-    return {
-        region.region_id: read_label_raster(run.labels(region.scene_id)).classes[
-            slices(region.cell)
-        ]
-        for region in read_regions(run.round(0).regions)
-    }
-
-
-def follows_the_ledger(run: Run) -> bool:
-    entries = active_entries(read_ledger(run.ledger))
-    return all(
-        replay(
-            read_label_raster(run.base_labels(scene.scene_id)),
-            [entry for entry in entries if entry.scene_id == scene.scene_id],
-        ).equals(read_label_raster(run.labels(scene.scene_id)))
-        for scene in load_manifest(run.manifest).scenes
-    )
+def run(shared_out: Run, tmp_path: Path) -> Run:
+    return copy_of(shared_out, tmp_path)
 
 
 def test_packages_go_out_and_come_back(run: Run) -> None:
@@ -122,121 +61,6 @@ def test_packages_go_out_and_come_back(run: Run) -> None:
     assert (frame.class_a != frame.class_b).all()
     assert set(frame.reviewer_a) == {"oracle 1 (r1.gpkg)"}
     assert frame.geometry.is_valid.all()
-
-
-def settle(path: Path, class_id: int, count: int | None = None) -> int:
-    """Give conflicts a class, all or the first few; tells how many pixels that settles."""
-    with person(path, "conflicts") as frame:
-        rows = frame.index[:count]
-        frame.loc[rows, "assigned_class"] = class_id
-        return int(frame.loc[rows, "pixels"].sum())
-
-
-def test_settled_conflicts_are_taken_in_later(run: Run, tmp_path: Path) -> None:
-    before = ingest(run.path, reviewed(run))
-    conflicts = run.round(0).conflicts
-    with pytest.raises(ReviewError, match="nothing in it is settled; set assigned_class, save"):
-        ingest(run.path, [conflicts])
-    labels = burnt(run)
-    pixels = settle(conflicts, 3, 1)
-    assert is_settled(conflicts)
-    dry = ingest(run.path, [conflicts], dry_run=True)
-    assert (dry.action, dry.settled_pixels) == ("would settle", pixels)
-    said = geohsal("ingest", run.path, conflicts)
-    left = before.conflict_pixels - pixels
-    assert said.stdout == (
-        f"round 0 settled: {pixels:,} px in which reviewers differed; {left:,} px stay unknown\n"
-    )
-    after = burnt(run)
-    changed = sum(int((after[name] != labels[name]).sum()) for name in labels)
-    assert changed == pixels
-    assert follows_the_ledger(run)
-    assert ingest(run.path, [conflicts]).action == "nothing"
-    rest = settle(conflicts, 3) - pixels
-    assert ingest(run.path, [*reviewed(run), conflicts]).settled_pixels == rest
-    final = burnt(run)
-    summary = status(run.path)
-    assert summary.rounds[0].regions == 10
-    assert summary.spent_ha is not None
-    assert ingest(run.path, undo=True).action == "undone"
-    assert follows_the_ledger(run)
-    assert not active_entries(read_ledger(run.ledger))
-    together = ingest(run.path, [*reviewed(run), conflicts])
-    assert (together.settled_pixels, together.conflict_pixels) == (before.conflict_pixels, 0)
-    assert follows_the_ledger(run)
-    assert all(np.array_equal(found, final[name]) for name, found in burnt(run).items())
-    write_json(run.round(1).model_json, {})
-    settle(conflicts, 2)
-    with pytest.raises(RunError, match="round 1 has trained already; differences of round 0 can"):
-        ingest(run.path, [conflicts])
-
-
-class Killed(BaseException):
-    """Stands for a process that ends here."""
-
-
-@pytest.mark.parametrize(
-    "step", ["ingest_settle.append", "ingest_settle.rebuild", "ingest_settle.write_json"]
-)
-@pytest.mark.parametrize("after", [False, True])
-def test_killed_settling_is_finished_by_the_same_command(
-    run: Run, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
-) -> None:
-    ingest(run.path, reviewed(run))
-    pixels = settle(run.round(0).conflicts, 3)
-    kill(monkeypatch, step, after)
-    with pytest.raises(Killed):
-        ingest(run.path, [run.round(0).conflicts])
-    monkeypatch.undo()
-    ingest(run.path, [run.round(0).conflicts])
-    assert follows_the_ledger(run)
-    settled = [e for e in active_entries(read_ledger(run.ledger)) if e.status == "settled"]
-    assert sum(entry.labelled_pixels for entry in settled) == pixels
-    assert ingest(run.path, [run.round(0).conflicts]).action == "nothing"
-
-
-@pytest.mark.parametrize("after", [False, True])
-def test_an_ingest_killed_at_the_conflicts_is_finished_by_the_same_command(
-    run: Run, monkeypatch: pytest.MonkeyPatch, after: bool
-) -> None:
-    kill(monkeypatch, "ingest_record.write_conflicts", after)
-    with pytest.raises(Killed):
-        ingest(run.path, reviewed(run))
-    monkeypatch.undo()
-    assert run.current.index == 0
-    assert ingest(run.path, reviewed(run)).conflict_pixels > 0
-    assert run.round(0).conflicts.exists()
-    assert len(read_ledger(run.ledger)) == 10
-
-
-def kill(monkeypatch: pytest.MonkeyPatch, step: str, after: bool) -> None:
-    """End the process before or after a step."""
-    module, name = step.split(".")
-    place = importlib.import_module(f"geohsal.workflows.{module}")
-    real = getattr(place, name)
-
-    def dies(*args: object, **kwargs: object) -> None:
-        if after:
-            real(*args, **kwargs)
-        raise Killed
-
-    monkeypatch.setattr(place, name, dies)
-
-
-def test_a_file_that_somebody_is_settling_is_never_replaced(run: Run) -> None:
-    ingest(run.path, reviewed(run))
-    settle(run.round(0).conflicts, 1, 1)
-    kept = run.round(0).conflicts.read_bytes()
-    ingest(run.path, undo=True)
-    ingest(run.path, reviewed(run))
-    assert run.round(0).conflicts.read_bytes() == kept
-
-
-def test_wrong_settlements_are_named(run: Run) -> None:
-    ingest(run.path, reviewed(run))
-    settle(run.round(0).conflicts, 77, 1)
-    with pytest.raises(ReviewError, match=r"conflicts feature 1: assigned_class 77\S* is not a cl"):
-        ingest(run.path, [run.round(0).conflicts])
 
 
 def test_a_missing_package_is_named_and_may_be_left_out(run: Run) -> None:
@@ -458,12 +282,3 @@ def test_a_file_of_another_run_is_named(run: Run, tmp_path: Path) -> None:
     tick(reviewed(run)[0], "unsure")
     with pytest.raises(ReviewError, match=r"r1\.gpkg: belongs to run 'synthetic-landscape'"):
         ingest(run.path, reviewed(run))
-
-
-def test_status_reminds_of_conflicts_until_they_are_settled(run: Run) -> None:
-    summary = ingest(run.path, reviewed(run))
-    words = f"{summary.conflict_pixels:,} px in which reviewers of round 0 differ can be settled"
-    assert words in status(run.path).next_step
-    settle(run.round(0).conflicts, 3)
-    ingest(run.path, [run.round(0).conflicts])
-    assert status(run.path).next_step == "train round 1"
