@@ -6,13 +6,14 @@ Every default is geohsal's own choice (docs: method specification); none is "the
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from geohsal.errors import ConfigError
@@ -23,6 +24,20 @@ PRESETS = ("cpu-small", "default")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+
+BUDGETS = "200regions, 1.5ha, 0.5km2, 5000m2, 2%, 30000px or 45min"
+"""How budgets are written; what they mean for a run is known to `geohsal.geo.budget`."""
+
+BUDGET_PATTERN = r"([0-9]+(?:\.[0-9]+)?) ?(regions|region|m2|ha|km2|%|px|min)"
+
+
+def _budget(text: str) -> str:
+    if not re.fullmatch(BUDGET_PATTERN, text.strip()):
+        raise ValueError(f"must be a number with a unit, such as {BUDGETS}")
+    return text
+
+
+BudgetText = Annotated[str, AfterValidator(_budget)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -327,7 +342,9 @@ class QueryConfig:
     strategy: Literal["plar", "random", "entropy", "margin", "least_confidence", "emd"] = Field(
         default="plar", description="acquisition function; plar: undecided after refinement"
     )
-    budget: str = Field(default="200regions", description="budget where the command gives none")
+    budget: BudgetText = Field(
+        default="200regions", description="budget where the command gives none"
+    )
     region_px: Annotated[int, Field(ge=4)] = Field(default=32, description="side of a region cell")
     min_share: Share = Field(
         default=0.5, description="share of a cell that must be valid and unlabelled to be asked"
@@ -354,13 +371,16 @@ class QueryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class CostConfig:
-    """Minutes before any review has been timed."""
+    """Minutes of review: what holds until enough reviews have been timed."""
 
     seconds_per_region: Annotated[float, Field(ge=0)] = Field(
         default=20.0, description="per region"
     )
     seconds_per_answer: Annotated[float, Field(ge=0)] = Field(
         default=5.0, description="per answer polygon"
+    )
+    learn: bool = Field(
+        default=True, description="learn both from the reviewers' time stamps once there are enough"
     )
 
 

@@ -19,7 +19,10 @@ from geohsal.config import OutputConfig
 from geohsal.geo.scene import ClassInfo, QueryRegion, Scene, SceneMaps
 from geohsal.geo.states import PixelState
 from geohsal.io.review_file import write_review
-from geohsal.io.review_read import ReviewedRound, read_review
+from geohsal.io.review_origin import Asked as Record
+from geohsal.io.review_read import ReviewedRound, read_reviews
+from geohsal.io.review_rows import read_file
+from geohsal.io.review_source import gather
 from geohsal.io.round_record import AnswerTable
 
 CLASSES = (
@@ -47,15 +50,19 @@ class Asked:
     answers: AnswerTable
 
     def read(self, *paths: Path, **changes: object) -> ReviewedRound:
-        """What `read_review` makes of the file (or of others)."""
+        """What is made of the file (or of others); `accept_valid` takes what has no problems."""
+        accept_valid = bool(changes.pop("accept_valid", False))
         settings = {
-            "regions": self.regions,
-            "answers": self.answers,
+            "index": 0,
+            "request": None,
+            "regions": {region.region_id: region for region in self.regions},
+            "answers": {answer.answer_id: answer for answer in self.answers},
             "scenes": self.scenes,
-            "classes": CLASSES,
-            "round": 0,
+            "num_classes": len(CLASSES),
         } | changes
-        return read_review(list(paths) or [self.path], **settings)  # type: ignore[arg-type]
+        record = Record(**settings)  # type: ignore[arg-type]
+        files = [read_file(source, record) for source in gather(list(paths) or [self.path])]
+        return read_reviews(files, record, accept_valid=accept_valid)
 
     def refined(self, region: QueryRegion) -> NDArray[np.uint8]:
         """The refined classes of a region's cell, 255 outside its mask."""
@@ -119,6 +126,8 @@ def make_asked(
     *,
     cells: Sequence[tuple[int, int]] = ((0, 0), (16, 32), (48, 16)),
     sieve_px: int = 0,
+    classes: Sequence[ClassInfo] = CLASSES,
+    **provenance: object,
 ) -> Asked:
     """Write the review file of a round over scenes named after their grids."""
     scenes, maps, regions = {}, {}, []
@@ -142,9 +151,9 @@ def make_asked(
         regions=regions,
         scenes=scenes,
         maps=maps,
-        classes=CLASSES,
+        classes=classes,
         config=OutputConfig(sieve_px=sieve_px, context_px=4),
-        provenance={"request": "this-query"},
+        provenance={"request": "this-query", **provenance},
     )
     return Asked(path=path, scenes=scenes, maps=maps, regions=regions, answers=answers)
 

@@ -10,7 +10,7 @@ from geohsal.cli import options
 from geohsal.cli.report import Report
 
 if TYPE_CHECKING:
-    from geohsal.workflows.query import QuerySummary
+    from geohsal.workflows.query_summary import QuerySummary
 
 
 @click.command("query")
@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     help="200regions, 1.5ha, 0.5km2, 2% (of all valid train pixels), 30000px or 45min; "
     "without it: query.budget of the settings.",
 )
+@click.option(
+    "--packages",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Share the regions out to N reviewers: N files of neighbouring regions and equal work.",
+)
+@click.option(
+    "--overlap",
+    metavar="SHARE",
+    default="0%",
+    show_default=True,
+    help="Share of the regions that two reviewers get, to see how far they agree.",
+)
 @options.overwrite
 @options.workers
 @options.device
@@ -30,6 +45,8 @@ def command(
     run_dir: Path,
     *,
     budget: str | None,
+    packages: int,
+    overlap: str,
     overwrite: bool,
     workers: int,
     device: str,
@@ -38,8 +55,8 @@ def command(
 ) -> None:
     """Predict RUN's scenes, refine, and choose the regions worth asking about.
 
-    Writes the review file of the round for QGIS, and the round's rasters. With --dry-run the maps
-    are made and the choice is told, but no review file is written.
+    Writes the review file of the round, its QGIS project, its review page and its rasters. With
+    --dry-run the maps are made and the choice is told, but no review file is written.
     """
     from geohsal.workflows.query import query
 
@@ -47,6 +64,8 @@ def command(
         summary = query(
             run_dir,
             budget=budget,
+            packages=packages,
+            overlap=overlap,
             overwrite=overwrite,
             workers=workers,
             device=device,
@@ -58,14 +77,26 @@ def command(
 
 def query_lines(summary: "QuerySummary") -> Iterator[str]:
     """What is asked, what it costs, and where the files are."""
+    from geohsal.geo.budget import amount_text, counted
+
     area = "" if summary.area_ha is None else f", {summary.area_ha:.2f} ha"
     yield (
-        f"round {summary.round}: {summary.regions} regions ({summary.audit_regions} audits), "
-        f"{summary.pixels:,} px{area}, about {summary.minutes:.0f} min of review"
+        f"round {summary.round}: {counted(summary.regions, 'region')} "
+        f"({counted(summary.audit_regions, 'audit')}), "
+        f"{summary.pixels:,} px{area}, about {max(summary.minutes, 1):.0f} min of review"
     )
-    yield f"budget {summary.budget}: {summary.spent:g} {summary.unit} spent"
+    if summary.prices:
+        yield f"review time: {summary.prices}"
+    yield f"budget {summary.budget}: {amount_text(summary.spent, summary.unit)} spent"
+    if summary.overlap_regions:
+        yield (
+            f"{counted(summary.overlap_regions, 'region')} in two packages: paid for once, but the "
+            "minutes of both reviews count"
+        )
     total = max(sum(summary.states.values()), 1)
     shares = (f"{name.lower()} {count / total:.1%}" for name, count in summary.states.items())
     yield f"pixels: {', '.join(shares)}"
     yield from summary.notes
-    yield from (f"review in QGIS: {path}" for path in summary.files)
+    for path in summary.files:
+        yield f"review in QGIS: {path.with_suffix('.qgz')} (answers are saved in {path.name})"
+        yield f"or in a browser: {path.with_suffix('.html')}"

@@ -5,12 +5,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from geohsal.config import BUDGET_PATTERN, BUDGETS
 from geohsal.errors import BudgetError
 
 BudgetUnit = Literal["regions", "m2", "pixels", "seconds"]
 
-ALLOWED = "200regions, 1.5ha, 0.5km2, 5000m2, 2%, 30000px or 45min"
-_PATTERN = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(regions|region|m2|ha|km2|%|px|min)")
+_PATTERN = re.compile(BUDGET_PATTERN)
+_SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(%?)")
 _SQUARE_METRES = {"m2": 1.0, "ha": 1e4, "km2": 1e6}
 
 
@@ -45,11 +46,7 @@ class Budget:
 
     def describe(self, amount: float) -> str:
         """An amount of this budget's unit, for people."""
-        if self.unit == "seconds":
-            return f"{amount / 60:.1f} min"
-        if self.unit == "m2":
-            return f"{amount:,.0f} m2"
-        return f"{amount:,.0f} {self.unit}"
+        return amount_text(amount, self.unit)
 
 
 def parse_budget(text: str, *, pool_pixels: int, local: bool = False) -> Budget:
@@ -65,10 +62,10 @@ def parse_budget(text: str, *, pool_pixels: int, local: bool = False) -> Budget:
     """
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
-        raise BudgetError(f"budget {text!r}: not a number with a unit; write {ALLOWED}")
+        raise BudgetError(f"budget {text!r}: not a number with a unit; write {BUDGETS}")
     number, unit = float(match[1]), match[2]
     if not math.isfinite(number) or number <= 0:
-        raise BudgetError(f"budget {text!r}: must be a number above 0; write {ALLOWED}")
+        raise BudgetError(f"budget {text!r}: must be a number above 0; write {BUDGETS}")
     if unit in _SQUARE_METRES:
         if local:
             raise BudgetError(_no_ground(text))
@@ -78,8 +75,35 @@ def parse_budget(text: str, *, pool_pixels: int, local: bool = False) -> Budget:
     if unit == "%":
         return Budget(amount=_percent(text, number, pool_pixels), unit="pixels", text=text)
     if number != int(number):
-        raise BudgetError(f"budget {text!r}: {unit} are counted whole; write {ALLOWED}")
+        raise BudgetError(f"budget {text!r}: {unit} are counted whole; write {BUDGETS}")
     return Budget(amount=number, unit="pixels" if unit == "px" else "regions", text=text)
+
+
+def parse_share(text: str, *, name: str) -> float:
+    """A share in [0, 1] from `10%` or `0.1`; `name` is the option's, for the message.
+
+    Raises:
+        BudgetError: the text is no share.
+    """
+    match = _SHARE.fullmatch(text.strip())
+    share = float(match[1]) / (100 if match[2] else 1) if match else math.nan
+    if not 0 <= share <= 1:
+        raise BudgetError(f"{name} {text!r}: not a share; write 10% or 0.1, at most 100%")
+    return share
+
+
+def amount_text(amount: float, unit: str) -> str:
+    """An amount of a budget's unit, for people."""
+    if unit == "seconds":
+        return f"{amount / 60:.1f} min"
+    if unit == "regions":
+        return counted(round(amount), "region")
+    return f"{amount:,.0f} {unit}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 region`, `1,200 regions`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _percent(text: str, number: float, pool_pixels: int) -> float:

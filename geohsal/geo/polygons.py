@@ -52,15 +52,22 @@ def polygonize(
     return [(code, polygon) for (code, _), polygon in zip(found, polygons, strict=True)]
 
 
-def sieve(codes: NDArray[Any], *, mask: NDArray[np.bool_] | None, size_px: int) -> NDArray[Any]:
+def sieve(
+    codes: NDArray[Any],
+    *,
+    mask: NDArray[np.bool_] | None,
+    size_px: int,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     """Codes whose patches below `size_px` pixels joined their largest neighbour (4-connected).
 
-    A patch without a neighbour of at least that size stays.
+    A patch without a neighbour of at least that size stays. Arrays may be memory-mapped files: a
+    few rows are worked on at a time. `out`, if given, takes the result.
     """
     if size_px <= 1 or codes.size <= 1:
         return codes
     sieved: NDArray[Any] = features.sieve(
-        codes, size=min(size_px, codes.size - 1), mask=mask, connectivity=4
+        codes, size=min(size_px, codes.size - 1), out=out, mask=mask, connectivity=4
     )
     return sieved
 

@@ -1,5 +1,6 @@
 """The state of a pixel: every pixel of a scene is in exactly one (method: pixel states)."""
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 IGNORE_INDEX = 255
@@ -20,6 +21,18 @@ class PixelState(IntEnum):
 
 UNDECIDED = (PixelState.AMBIGUOUS, PixelState.NOVEL)
 """States that go to a person: PLAR could not decide."""
+
+
+STATE_COLORS: Mapping[PixelState, str] = {
+    PixelState.NODATA: "#000000",
+    PixelState.LABELLED: "#332288",
+    PixelState.TRUSTED: "#dddddd",
+    PixelState.CONFIRMED: "#44aa99",
+    PixelState.CORRECTED: "#ddcc77",
+    PixelState.AMBIGUOUS: "#cc6677",
+    PixelState.NOVEL: "#882255",
+}
+"""Colour-blind-safe (Paul Tol's muted set)."""
 
 
 class Split(IntEnum):

@@ -111,7 +111,9 @@ def _create(draft: Path, profile: dict[str, Any]) -> DatasetWriter:
 def _profile(
     scene: Scene, *, dtype: DTypeLike, nodata: float | None, names: Sequence[str]
 ) -> dict[str, Any]:
-    return {
+    # GIS software draws rows downwards only where no transform is written at all
+    placed = {} if scene.transform.is_identity else {"transform": scene.transform}
+    return placed | {
         "driver": "GTiff",
         "dtype": np.dtype(dtype).name,
         "nodata": nodata,
@@ -119,7 +121,6 @@ def _profile(
         "height": scene.height,
         "width": scene.width,
         "crs": scene.crs,
-        "transform": scene.transform,
         "tiled": True,
         "blockxsize": BLOCK_PX,
         "blockysize": BLOCK_PX,

@@ -1,4 +1,8 @@
-"""Reading GeoPackages that a person has worked on: always a settled copy, never the file itself."""
+"""Reading GeoPackages that a person has worked on: always a settled copy, never the file itself.
+
+Layers and fields are found whatever their case, the geometry and id columns whatever their name,
+and further columns do not matter: other software shouts, renames and adds.
+"""
 
 import hashlib
 import json
@@ -10,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyogrio
@@ -27,17 +32,24 @@ SIDECARS = ("-wal", "-shm", "-journal")
 """Files that SQLite keeps beside a database that is open or was not closed cleanly."""
 
 _MAGIC = b"SQLite format 3\x00"
+_WRITE_VERSION = 18
+"""Place in an SQLite header; 2 there means write-ahead logging."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """A layer as it stands: columns by field name, None for NULL, in the order of `fids`."""
+    """A layer as it stands: columns by field name, None for NULL, in the order of `fids`.
+
+    A whole-number column may hold text or fractions, where a person or program put them; a
+    geometry that cannot be read is None, its id is in `damaged`.
+    """
 
     layer: str
     crs: CRS | None
     fids: tuple[int, ...]
     geometries: tuple[BaseGeometry | None, ...]
     columns: dict[str, list[Any]]
+    damaged: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.fids)
@@ -48,9 +60,10 @@ def settled_copy(path: Path) -> Iterator[Path]:
     """A copy with all saved edits in one file, also where QGIS left a -wal or -journal behind.
 
     Raises:
-        ReviewError: there is no such file, or it is no GeoPackage.
+        ReviewError: there is no such file, it is no GeoPackage, or a program is writing to it.
     """
     _require_sqlite(path)
+    _refuse_locked(path)
     with tempfile.TemporaryDirectory(prefix="geohsal-review-") as folder:
         copy = Path(folder) / "review.gpkg"
         shutil.copyfile(path, copy)
@@ -78,33 +91,87 @@ def _require_sqlite(path: Path) -> None:
         raise ReviewError(f"{path}: not a GeoPackage; give the reviewed .gpkg of this round")
 
 
+def _refuse_locked(path: Path) -> None:
+    """A program in the middle of an edit holds a lock, unless it keeps a log beside the file."""
+    with path.open("rb") as stream:
+        head = stream.read(_WRITE_VERSION + 1)
+    if head[_WRITE_VERSION : _WRITE_VERSION + 1] == b"\x02" or is_open(path):
+        return
+    try:
+        address = f"file:{quote(str(path.resolve()))}?mode=rw"
+        with closing(sqlite3.connect(address, uri=True, timeout=0.2)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise ReviewError(
+                f"{path}: another program is writing to it; save the edits, close it there (QGIS) "
+                "and try again"
+            ) from None
+    except sqlite3.Error:
+        pass  # whatever else is wrong shows when the copy is read
+
+
+def is_open(path: Path) -> bool:
+    """Whether SQLite keeps files beside it: open in a program, or not closed cleanly."""
+    return any(path.with_name(path.name + suffix).exists() for suffix in SIDECARS)
+
+
+def layer_names(path: Path, *, where: Path) -> list[str]:
+    """Names of the layers of a vector file; `where` is the name used in messages.
+
+    Raises:
+        ReviewError: it cannot be read.
+    """
+    with reading("", where=where):
+        return [str(name) for name in pyogrio.list_layers(path)[:, 0]]
+
+
+def field_names(path: Path, layer: str, *, where: Path) -> list[str]:
+    """Names of the fields of a layer; `where` is the name used in messages.
+
+    Raises:
+        ReviewError: there is no such layer, or it cannot be read.
+    """
+    with reading(layer, where=where):
+        return [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
+
+
 def read_rows(copy: Path, layer: str, *, fields: Sequence[str], where: Path) -> Rows:
     """The rows of a layer of a settled copy; `where` is the name used in messages.
 
     Raises:
-        ReviewError: the layer or a field is missing, or a geometry cannot be read.
+        ReviewError: the layer or a field is missing, or the file is damaged.
     """
-    with _reading(layer, where=where):
-        meta, fids, geometry, data = pyogrio.raw.read(copy, layer=layer, return_fids=True)
-    columns = dict(zip(meta["fields"].tolist(), data, strict=True))
+    layers = {name.lower(): name for name in layer_names(copy, where=where)}
+    real = layers.get(layer, layer)
+    with reading(layer, where=where):
+        meta, fids, geometry, data = pyogrio.raw.read(copy, layer=real, return_fids=True)
+    columns = dict(zip([name.lower() for name in meta["fields"]], data, strict=True))
     missing = [name for name in fields if name not in columns]
     if missing:
         found = ", ".join(columns) or "none"
         raise ReviewError(
             f"{where}: layer {layer} has no field {', '.join(missing)} (found: {found})"
         )
-    _refuse_words_in_numbers(copy, meta, fields, layer=layer, where=where)
+    numbers = tuple(int(fid) for fid in fids)
+    geometries, damaged = _geometries(geometry, numbers)
+    values = {name: [_plain(value) for value in columns[name]] for name in fields}
+    place = {fid: number for number, fid in enumerate(numbers)}
+    for fid, name, value in _words_in_numbers(copy, meta, fields, layer=real, where=where):
+        values[name][place[fid]] = value
     return Rows(
         layer=layer,
         crs=_crs(meta["crs"], where=where),
-        fids=tuple(int(fid) for fid in fids),
-        geometries=_geometries(geometry, layer=layer, fids=fids, where=where),
-        columns={name: [_plain(value) for value in columns[name]] for name in fields},
+        fids=numbers,
+        geometries=geometries,
+        columns=values,
+        damaged=damaged,
     )
 
 
 @contextmanager
-def _reading(layer: str, *, where: Path) -> Iterator[None]:
+def reading(layer: str, *, where: Path) -> Iterator[None]:
     """Turn GDAL's errors on a layer of a review file into geohsal's."""
     try:
         yield
@@ -116,28 +183,24 @@ def _reading(layer: str, *, where: Path) -> Iterator[None]:
         raise ReviewError(f"{where}: cannot be read ({short}); restore it from a copy") from None
 
 
-def _refuse_words_in_numbers(
+def _words_in_numbers(
     copy: Path, meta: dict[str, Any], fields: Sequence[str], *, layer: str, where: Path
-) -> None:
+) -> Iterator[tuple[int, str, Any]]:
     """SQLite keeps any value in any column, and GDAL would read a word in a whole number as 0."""
     whole = {
-        name
+        name.lower(): name
         for name, dtype in zip(meta["fields"].tolist(), meta["dtypes"].tolist(), strict=True)
         if dtype.startswith("int")
     }
-    with _reading(layer, where=where), closing(sqlite3.connect(copy)) as connection:
+    with reading(layer, where=where), closing(sqlite3.connect(copy)) as connection:
         for name in fields:
             if name not in whole:
                 continue
-            row = connection.execute(
-                f'SELECT rowid, "{name}" FROM "{layer}" '
-                f"WHERE typeof(\"{name}\") NOT IN ('integer', 'null') LIMIT 1"
-            ).fetchone()
-            if row is not None:
-                raise ReviewError(
-                    f"{where}: {layer} feature {row[0]}: {name} is {row[1]!r}, not a whole number; "
-                    "correct it in QGIS"
-                )
+            rows = connection.execute(
+                f'SELECT rowid, "{whole[name]}" FROM "{layer}" '
+                f"WHERE typeof(\"{whole[name]}\") NOT IN ('integer', 'null')"
+            )
+            yield from ((int(fid), name, value) for fid, value in rows)
 
 
 def _crs(text: str | None, *, where: Path) -> CRS | None:
@@ -148,19 +211,18 @@ def _crs(text: str | None, *, where: Path) -> CRS | None:
 
 
 def _geometries(
-    blobs: NDArray[Any] | None, *, layer: str, fids: NDArray[Any], where: Path
-) -> tuple[BaseGeometry | None, ...]:
+    blobs: NDArray[Any] | None, fids: Sequence[int]
+) -> tuple[tuple[BaseGeometry | None, ...], frozenset[int]]:
+    """Geometries, None where there is none or it cannot be read; ids of the latter."""
     if blobs is None:
-        return (None,) * len(fids)
+        return (None,) * len(fids), frozenset()
     read = [None if blob is None else shapely.from_wkb(blob, on_invalid="ignore") for blob in blobs]
-    broken = [
-        int(fid)
+    damaged = frozenset(
+        fid
         for fid, blob, geometry in zip(fids, blobs, read, strict=True)
         if blob is not None and geometry is None
-    ]
-    if broken:
-        raise ReviewError(f"{where}: {layer} features {broken[:10]} have a damaged geometry")
-    return tuple(read)
+    )
+    return tuple(read), damaged
 
 
 def _plain(value: Any) -> Any:
@@ -185,12 +247,12 @@ def read_provenance(copy: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def content_hash(copy: Path, *, where: Path) -> str:
-    """Name of what regions and answers say, whatever the order of rows or state of the file."""
+def content_hash(copy: Path, *, where: Path, layers: Sequence[str] = (REGIONS, ANSWERS)) -> str:
+    """Name of what layers say, whatever the order of rows or state of the file."""
     digest = hashlib.sha256()
-    for layer in (REGIONS, ANSWERS):
-        with _reading(layer, where=where):
-            names = pyogrio.read_info(copy, layer=layer)["fields"].tolist()
+    known = {name.lower(): name for name in layer_names(copy, where=where)}
+    for layer in layers:
+        names = [name.lower() for name in field_names(copy, known.get(layer, layer), where=where)]
         rows = read_rows(copy, layer, fields=names, where=where)
         lines = [
             json.dumps(
@@ -212,7 +274,7 @@ def is_edited(path: Path) -> bool:
     Raises:
         ReviewError: it is no GeoPackage, or has no regions and answers.
     """
-    if any(path.with_name(path.name + suffix).exists() for suffix in SIDECARS):
+    if is_open(path):
         return True
     with settled_copy(path) as copy:
         record = read_provenance(copy) or {}

@@ -31,7 +31,11 @@ class LedgerEntry:
     labelled when asked, whatever the reviewer did with them; `labelled_pixels` of the cell got a
     class and `unknown_pixels` of the spent ones got none. `classes_rle` holds the class ids burnt
     in the cell, row by row, 255 where nothing (see `encode_classes`). `seconds` is the time spent
-    by the cost model or the clock, `time` is UTC in ISO 8601.
+    by the cost model or the clock, of all reviewers together; `time` is UTC in ISO 8601.
+    `status` is the reviewer's, or `settled` where only reviewers' differences were decided.
+    `answers` is the number of answer polygons that the cost model expects, None where unknown;
+    `seen` holds (reviewer, ms since 1970) of every review with a time stamp. `teacher_wrong` and
+    `refined_wrong` count the labelled pixels in which the round's maps had been wrong.
     """
 
     event: Literal["ingest", "undo"]
@@ -52,6 +56,10 @@ class LedgerEntry:
     reviewer: str | None = None
     reviewed_ms: int | None = None
     source: str = ""
+    answers: int | None = None
+    seen: tuple[tuple[str, int], ...] = ()
+    teacher_wrong: int | None = None
+    refined_wrong: int | None = None
 
 
 _FIELDS = {field.name for field in dataclasses.fields(LedgerEntry)}
@@ -161,6 +169,7 @@ def _parse(line: bytes, *, where: str) -> tuple[LedgerEntry, int, int]:
         known = {name: value for name, value in values.items() if name in _FIELDS}
         row, col, height, width = known["cell"]
         known["cell"] = (row, col, height, width)
+        known["seen"] = tuple((str(who), int(ms)) for who, ms in known.get("seen", ()))
         return LedgerEntry(**known), int(index), int(count)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):

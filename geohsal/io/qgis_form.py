@@ -23,12 +23,17 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How a layer is filled in; every mapping goes by field name."""
+    """How a layer is filled in; every mapping goes by field name.
+
+    `columns` come first in the attribute table, `widths` are in pixels.
+    """
 
     null_label: str = "— not set —"
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     constraints: Mapping[str, Constraint] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+    widths: Mapping[str, int] = field(default_factory=dict)
     sort: str = ""
     preview: str = ""
     map_tip: str = ""
@@ -144,8 +149,10 @@ def _table(layer: Layer, form: Form) -> ET.Element:
     )
     columns = ET.SubElement(element, "columns")
     ET.SubElement(columns, "column", type="field", name="fid", hidden="1", width="-1")
-    for item in layer.fields:
-        ET.SubElement(columns, "column", type="field", name=item.name, hidden="0", width="-1")
+    rest = (item.name for item in layer.fields if item.name not in form.columns)
+    for name in (*form.columns, *rest):
+        width = str(form.widths.get(name, -1))
+        ET.SubElement(columns, "column", type="field", name=name, hidden="0", width=width)
     ET.SubElement(columns, "column", type="actions", hidden="1", width="-1")
     return element
 

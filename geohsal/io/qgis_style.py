@@ -1,7 +1,7 @@
-"""The four review layers as QGIS shows them: one QML body each, for GeoPackage and project."""
+"""The layers that people review as QGIS shows them: one QML body each, for file and project."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from geohsal.geo.scene import ClassInfo
 from geohsal.io import review_schema as schema
@@ -11,16 +11,16 @@ from geohsal.io.qgis_symbols import (
     casing,
     categorised,
     class_categories,
+    corner_labels,
     fill,
-    labels,
+    inside_labels,
     outline,
 )
+from geohsal.io.qgis_xml import DOCTYPE, QGIS_VERSION, xml_text
 from geohsal.io.review_schema import Layer
 
-DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 UNASSIGNED = "#ffd400"
 _HEAD = {
-    "version": "3.22.0",
     "styleCategories": "AllStyleCategories",
     "simplifyDrawingHints": "1",
     "simplifyLocal": "1",
@@ -37,10 +37,10 @@ _MULTI_POLYGON = "2"
 _REGION_FORM = Form(
     null_label="— as the answers inside say —",
     groups={
-        "Decide": ("status", "assigned_class", "notes"),
+        "Decide": ("reason", "status", "assigned_class", "notes"),
         "Why here": (
             "rank",
-            "reason",
+            "audit",
             "teacher_class",
             "plar_class",
             "error_probability",
@@ -55,7 +55,6 @@ _REGION_FORM = Form(
             "pixels",
             "area_m2",
             "cost_min",
-            "audit",
             "reviewed_by",
             "reviewed_ms",
         ),
@@ -72,6 +71,8 @@ _REGION_FORM = Form(
             message="A class counts only where the status is Done",
         ),
     },
+    columns=("rank", "status", "assigned_class", "notes", "reason"),
+    widths={"rank": 50, "status": 90, "assigned_class": 190, "notes": 160, "reason": 400},
     sort='"rank"',
     preview="""lpad("rank", 4, '0') || ' ' || coalesce("status", '')""",
     map_tip="""<b>[% "rank" %] [% "region_id" %]</b><br>[% "reason" %]<br>[% "status" %]""",
@@ -90,47 +91,77 @@ _ANSWER_FORM = Form(
             hard=True,
         ),
     },
+    columns=("region_id", "suggested_class", "assigned_class", "notes"),
+    widths={"region_id": 180},
     sort='"answer_id"',
     preview="""coalesce("answer_id", 'added')""",
 )
 
-_FORMS = {schema.REGIONS: _REGION_FORM, schema.ANSWERS: _ANSWER_FORM}
+_BOTH_CLASSES = """represent_value("class_a") || ' / ' || represent_value("class_b")"""
+
+_CONFLICT_FORM = Form(
+    null_label="— not settled: stays unknown —",
+    groups={
+        "Decide": ("assigned_class", "notes"),
+        "What was said": ("class_a", "reviewer_a", "class_b", "reviewer_b"),
+        "Where": ("conflict_id", "region_id", "scene_id", "pixels"),
+    },
+    columns=("class_a", "class_b", "assigned_class", "notes", "pixels"),
+    widths={"class_a": 140, "class_b": 140, "assigned_class": 190},
+    sort='"conflict_id"',
+    preview=f"""{_BOTH_CLASSES} || ' ' || "conflict_id\"""",
+)
+
+_ANSWER_CLASS = (
+    'if("assigned_class" is null, represent_value("suggested_class"), '
+    'represent_value("assigned_class"))'
+)
+
+_LABELS = {
+    schema.REGIONS: lambda: corner_labels('"rank"'),
+    schema.ANSWERS: lambda: inside_labels(_ANSWER_CLASS),
+    schema.CONFLICTS: lambda: corner_labels(_BOTH_CLASSES),
+}
+
+_FORMS = {
+    schema.REGIONS: _REGION_FORM,
+    schema.ANSWERS: _ANSWER_FORM,
+    schema.CONFLICTS: _CONFLICT_FORM,
+}
+
+
+def _kind(layer: Layer) -> str:
+    """The layer's name without the scene that layers of local conflicts carry in theirs."""
+    return schema.CONFLICTS if layer.name.startswith(schema.CONFLICTS) else layer.name
 
 
 def layer_body(layer: Layer, classes: Sequence[ClassInfo]) -> list[ET.Element]:
     """QML elements of a layer: colours, labels, form; the same in a GeoPackage and a project."""
-    form = _FORMS.get(layer.name, Form(preview='"scene_id"'))
-    body = [_renderer(layer, classes)]
-    if layer.name == schema.REGIONS:
-        body.append(labels('"rank"'))
+    kind = _kind(layer)
+    form = _FORMS.get(kind, Form(preview='"scene_id"'))
+    body = [_RENDERERS.get(kind, _class_areas)(classes)]
+    if kind in _LABELS:
+        body.append(_LABELS[kind]())
     body += form_elements(layer, form, classes)
-    kind = ET.Element("layerGeometryType")
-    kind.text = _MULTI_POLYGON
-    return [*body, kind]
+    geometry = ET.Element("layerGeometryType")
+    geometry.text = _MULTI_POLYGON
+    return [*body, geometry]
+
+
+def layer_head(layer: Layer) -> dict[str, str]:
+    """Attributes that belong to the body: read-only, labels, drawing."""
+    return {
+        **_HEAD,
+        "readOnly": str(int(not layer.editable)),
+        "labelsEnabled": str(int(_kind(layer) in _LABELS)),
+    }
 
 
 def layer_qml(layer: Layer, classes: Sequence[ClassInfo]) -> str:
     """A whole QML document, as `layer_styles.styleQML` holds it."""
-    root = ET.Element(
-        "qgis",
-        {
-            **_HEAD,
-            "readOnly": str(int(not layer.editable)),
-            "labelsEnabled": str(int(layer.name == schema.REGIONS)),
-        },
-    )
+    root = ET.Element("qgis", {"version": QGIS_VERSION, **layer_head(layer)})
     root.extend(layer_body(layer, classes))
-    return DOCTYPE + ET.tostring(root, encoding="unicode")
-
-
-def _renderer(layer: Layer, classes: Sequence[ClassInfo]) -> ET.Element:
-    if layer.name == schema.REGIONS:
-        return _regions(classes)
-    if layer.name == schema.ANSWERS:
-        return _answers(classes)
-    if layer.name == schema.UNDECIDED:
-        return _undecided()
-    return _class_areas(classes)
+    return DOCTYPE + xml_text(root)
 
 
 def _regions(classes: Sequence[ClassInfo]) -> ET.Element:
@@ -156,8 +187,8 @@ def _answers(classes: Sequence[ClassInfo]) -> ET.Element:
     changed = {"fillStyle": "if(\"assigned_class\" is null, 'no', 'solid')"}
     strokes = {
         info.class_id: (
-            outline(casing(info.color), 0.9, alpha=200),
-            fill(info.color, 110, width=0.5, computed=changed),
+            outline(casing(info.color), 1.1, alpha=200),
+            fill(info.color, 110, width=0.6, computed=changed),
         )
         for info in classes
     }
@@ -166,7 +197,7 @@ def _answers(classes: Sequence[ClassInfo]) -> ET.Element:
     return categorised('coalesce("assigned_class", "suggested_class")', [*by_class, lost])
 
 
-def _undecided() -> ET.Element:
+def _undecided(_: Sequence[ClassInfo]) -> ET.Element:
     return categorised(
         "state",
         [
@@ -195,20 +226,25 @@ def _class_areas(classes: Sequence[ClassInfo]) -> ET.Element:
     return categorised("class_id", [*class_categories(classes, strokes), other])
 
 
-def palette_qml(classes: Sequence[ClassInfo]) -> str:
-    """Style of a class raster: band 1 by class colour and name.
+def _conflicts(classes: Sequence[ClassInfo]) -> ET.Element:
+    """Dashed outlines until somebody settles them; then filled with the class that holds."""
+    strokes = {
+        info.class_id: (
+            outline(casing(info.color), 1.4, alpha=220),
+            fill(info.color, 110, width=0.8),
+        )
+        for info in classes
+    }
+    dashed = {"outlineStyle": "'dash'"}
+    open_ = (outline("#000000", 1.4, alpha=200), outline(UNASSIGNED, 0.7, computed=dashed))
+    rest = Category(value="", label="not settled", strokes=open_)
+    return categorised("assigned_class", [*class_categories(classes, strokes), rest])
 
-    QGIS draws a raster of two bands as a colour composite unless a .qml of the same stem lies
-    beside it; it does not ask the PAM sidecar.
-    """
-    root = ET.Element("qgis", {"version": _HEAD["version"], "styleCategories": "Symbology"})
-    renderer = ET.SubElement(
-        ET.SubElement(root, "pipe"),
-        "rasterrenderer",
-        {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1"},
-    )
-    palette = ET.SubElement(renderer, "colorPalette")
-    for item in classes:
-        entry = {"value": str(item.class_id), "color": item.color, "alpha": "255"}
-        ET.SubElement(palette, "paletteEntry", entry | {"label": item.name})
-    return DOCTYPE + ET.tostring(root, encoding="unicode")
+
+_RENDERERS: dict[str, Callable[[Sequence[ClassInfo]], ET.Element]] = {
+    schema.REGIONS: _regions,
+    schema.ANSWERS: _answers,
+    schema.UNDECIDED: _undecided,
+    schema.CONFLICTS: _conflicts,
+}
+"""Colours by layer; every other layer shows classes as areas."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from geohsal.geo.scene import ClassInfo
+from geohsal.io.qgis_xml import color_text
 
 Properties = Mapping[str, str]
 EXPRESSION = "3"
@@ -28,12 +29,6 @@ class Category:
     strokes: tuple[Stroke, ...]
 
 
-def rgba(color: str, alpha: int = 255) -> str:
-    """QGIS's text of a #rrggbb colour; `alpha` runs from 0 to 255."""
-    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
-    return f"{red},{green},{blue},{alpha}"
-
-
 def casing(color: str) -> str:
     """Black or white, whichever sets the colour off: outlines stay visible on any image."""
     red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
@@ -44,9 +39,9 @@ def outline(color: str, width: float, *, alpha: int = 255, computed: Properties 
     """A line of `width` millimetres around an unfilled polygon."""
     return Stroke(
         properties={
-            "color": rgba(color, 0),
+            "color": color_text(color, 0),
             "style": "no",
-            "outline_color": rgba(color, alpha),
+            "outline_color": color_text(color, alpha),
             "outline_style": "solid",
             "outline_width": f"{width}",
             "outline_width_unit": "MM",
@@ -67,9 +62,9 @@ def fill(
     """A filled or hatched polygon with a border of its colour (`width` 0: none)."""
     return Stroke(
         properties={
-            "color": rgba(color, alpha),
+            "color": color_text(color, alpha),
             "style": style,
-            "outline_color": rgba(color),
+            "outline_color": color_text(color),
             "outline_style": "solid" if width else "no",
             "outline_width": f"{width}",
             "outline_width_unit": "MM",
@@ -146,33 +141,61 @@ def _computed(computed: Properties) -> ET.Element:
     return element
 
 
-def labels(expression: str) -> ET.Element:
-    """Bold dark text with a white halo, one per polygon, never left out."""
+def corner_labels(expression: str) -> ET.Element:
+    """Bold text with a white halo above the top left corner, never left out: hides no pixel."""
+    return _labels(
+        expression,
+        font={"namedStyle": "Bold", "fontWeight": "75", "fontSize": "12"},
+        placement={
+            "placement": "1",
+            "quadOffset": "2",
+            "geometryGeneratorEnabled": "1",
+            "geometryGenerator": "make_point(x_min($geometry), y_max($geometry))",
+            "geometryGeneratorType": "PointGeometry",
+            "priority": "10",
+        },
+        rendering={"displayAll": "1"},
+    )
+
+
+def inside_labels(expression: str) -> ET.Element:
+    """Small text with a white halo, only where it fits into its polygon."""
+    return _labels(
+        expression,
+        font={"namedStyle": "Regular", "fontWeight": "50", "fontSize": "8"},
+        placement={"placement": "5", "fitInPolygonOnly": "1", "priority": "3"},
+        rendering={"fitInPolygonOnly": "1"},
+    )
+
+
+def _labels(
+    expression: str, *, font: Properties, placement: Properties, rendering: Properties
+) -> ET.Element:
     labeling = ET.Element("labeling", type="simple")
     settings = ET.SubElement(labeling, "settings", calloutType="simple")
     style = ET.SubElement(
         settings,
         "text-style",
-        fieldName=expression,
-        isExpression="1",
-        fontFamily="Sans Serif",
-        namedStyle="Bold",
-        fontWeight="75",
-        fontSize="10",
-        fontSizeUnit="Point",
-        textColor="20,20,20,255",
-        textOpacity="1",
+        {
+            "fieldName": expression,
+            "isExpression": "1",
+            "fontFamily": "Sans Serif",
+            "fontSizeUnit": "Point",
+            "textColor": "20,20,20,255",
+            "textOpacity": "1",
+            **font,
+        },
     )
     ET.SubElement(
         style,
         "text-buffer",
         bufferDraw="1",
-        bufferSize="1",
+        bufferSize="0.8",
         bufferSizeUnits="MM",
         bufferColor="255,255,255,255",
         bufferOpacity="1",
     )
     ET.SubElement(settings, "text-format")
-    ET.SubElement(settings, "placement", placement="1", centroidInside="1", priority="8")
-    ET.SubElement(settings, "rendering", drawLabels="1", displayAll="1", obstacle="0")
+    ET.SubElement(settings, "placement", dict(placement))
+    ET.SubElement(settings, "rendering", {"drawLabels": "1", "obstacle": "0", **rendering})
     return labeling

@@ -18,8 +18,10 @@ from geohsal.io.atomic import replacing
 from geohsal.io.geopackage import place
 from geohsal.io.gpkg_edit import editing, encode, srs_id
 from geohsal.io.gpkg_read import content_hash, settled_copy
-from geohsal.io.review_read import answer_mask
-from geohsal.io.review_rows import AnswerRow, Asked, ReviewedFile, Status
+from geohsal.io.qgis_project import forget_project
+from geohsal.io.review_burn import answer_mask
+from geohsal.io.review_origin import Asked
+from geohsal.io.review_rows import AnswerRow, ReviewedFile, Status
 from geohsal.io.review_schema import ANSWERS, REGIONS
 
 
@@ -83,6 +85,7 @@ def fill_review(
         own.setdefault(row.region_id, []).append(row)
     with settled_copy(file.path) as copy:
         with editing(copy) as connection:
+            forget_project(connection)
             for region_id, filling in fillings.items():
                 region, rows = asked.regions[region_id], own.get(region_id, [])
                 _fill(connection, file, region, rows, filling, asked, counts)

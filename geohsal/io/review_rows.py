@@ -1,7 +1,7 @@
 """Rows of reviewed files as values: classes, states and outlines in pixels, with what is wrong."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,10 +14,13 @@ from geohsal.errors import GeoreferenceError, ReviewError
 from geohsal.geo.patches import shape_hash
 from geohsal.geo.polygons import mask_to_multipolygon, reproject, to_map
 from geohsal.geo.scene import QueryRegion, Scene
+from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.geopackage import map_transform, same_crs
-from geohsal.io.gpkg_read import Rows, content_hash, read_provenance, read_rows, settled_copy
+from geohsal.io.gpkg_read import Rows, content_hash, is_open, read_provenance, read_rows
+from geohsal.io.review_origin import Asked, check_origin
 from geohsal.io.review_schema import ANSWERS, REGIONS, STATUSES
-from geohsal.io.round_record import Answer, fingerprint
+from geohsal.io.review_source import Source, settled
+from geohsal.io.round_record import Answer
 
 Status = Literal["todo", "done", "unsure", "skipped"]
 
@@ -30,18 +33,6 @@ _REGION_FIELDS = (
     "reviewed_ms",
 )
 _ANSWER_FIELDS = ("answer_id", "region_id", "scene_id", "suggested_class", "assigned_class")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What was asked: the record that reviewed files are held against."""
-
-    index: int
-    request: str | None
-    regions: Mapping[str, QueryRegion]
-    answers: Mapping[str, Answer]
-    scenes: Mapping[str, Scene]
-    num_classes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +53,8 @@ class AnswerRow:
     """One answer polygon; `outlines` holds it in (column, row) of each scene it may be of.
 
     `edited`: its class or outline is not what was written, or it was added (`record` is None);
-    `redrawn`: not only its class.
+    `redrawn`: not only its class. `class_id` is IGNORE_INDEX where something is wrong with it: then
+    nothing is known below it.
     """
 
     fid: int
@@ -74,17 +66,24 @@ class AnswerRow:
     redrawn: bool
     outlines: Mapping[str, BaseGeometry]
 
+    @property
+    def spoilt(self) -> bool:
+        """Whether something is wrong with it."""
+        return self.class_id == IGNORE_INDEX
+
 
 @dataclass(slots=True, kw_only=True)
 class ReviewedFile:
-    """One file, read; `problems` forbid taking anything in, `notes` are only told.
+    """One review, read; rows with `problems` teach nothing, `notes` are only told.
 
     `touched` maps the feature id of an answer to the regions of which it holds a pixel's centre.
     """
 
     path: Path
+    name: str
     content: str
     crs: CRS | None
+    package: int | None = None
     touched: dict[int, set[str]] = field(default_factory=dict)
     regions: dict[str, RegionRow] = field(default_factory=dict)
     answers: list[AnswerRow] = field(default_factory=list)
@@ -92,57 +91,33 @@ class ReviewedFile:
     notes: list[str] = field(default_factory=list)
 
 
-def read_file(path: Path, asked: Asked) -> ReviewedFile:
-    """Read one reviewed file.
+def read_file(source: Source, asked: Asked) -> ReviewedFile:
+    """Read one review.
 
     Raises:
-        ReviewError: it is no review file, or of another run or round.
+        ReviewError: it is no review, or of another run or round.
     """
-    with settled_copy(path) as copy:
+    path = source.path
+    with settled(source) as copy:
         provenance = read_provenance(copy)
         regions = read_rows(copy, REGIONS, fields=_REGION_FIELDS, where=path)
         answers = read_rows(copy, ANSWERS, fields=_ANSWER_FIELDS, where=path)
         content = content_hash(copy, where=path)
-    file = ReviewedFile(path=path, content=content, crs=answers.crs)
-    _check_origin(file, provenance, asked)
+    file = ReviewedFile(path=path, name=source.name, content=content, crs=answers.crs)
+    if provenance is None:
+        file.notes.append(f"{file.name}: carries no record of its run; matched by region ids")
+    else:
+        check_origin(path, provenance, asked)
+        package = provenance.get("package")
+        file.package = package if isinstance(package, int) else None
+    if any(is_open(own) for own in source.paths):
+        file.notes.append(
+            f"{file.name}: is open in another program; what was saved there counts, so save, close "
+            "it and ingest again if you edited more"
+        )
     _read_regions(file, regions, asked)
     _read_answers(file, answers, asked)
     return file
-
-
-def read_origin(path: Path) -> tuple[int | None, str]:
-    """(round that a reviewed file says it is of, name of its content).
-
-    Raises:
-        ReviewError: it is no review file.
-    """
-    with settled_copy(path) as copy:
-        found = (read_provenance(copy) or {}).get("round")
-        return found if isinstance(found, int) else None, content_hash(copy, where=path)
-
-
-def _check_origin(file: ReviewedFile, provenance: Mapping[str, Any] | None, asked: Asked) -> None:
-    if provenance is None:
-        file.notes.append(f"{file.path.name}: carries no record of its run; matched by region ids")
-        return
-    found = provenance.get("round")
-    if found != asked.index:
-        raise ReviewError(
-            f"{file.path}: belongs to round {found}, but round {asked.index} is the one under "
-            "review; give the file of that round"
-        )
-    scenes = set(provenance.get("scenes", ()))
-    mark = fingerprint(
-        [region for region in asked.regions.values() if region.scene_id in scenes],
-        [answer for answer in asked.answers.values() if answer.scene_id in scenes],
-    )
-    request = provenance.get("request")
-    other = asked.request is not None and request not in (None, asked.request)
-    if other or provenance.get("fingerprint") != mark:
-        raise ReviewError(
-            f"{file.path}: belongs to another run, or to a query that was made anew since; give "
-            f"the file that was written for this round {asked.index}"
-        )
 
 
 def _read_regions(file: ReviewedFile, rows: Rows, asked: Asked) -> None:
@@ -153,17 +128,15 @@ def _read_regions(file: ReviewedFile, rows: Rows, asked: Asked) -> None:
         if row is not None:
             seen.setdefault(row.region_id, []).append(row)
     for region_id, found in seen.items():
-        first = found[0]
-        if any(
-            (row.status, row.assigned_class) != (first.status, first.assigned_class)
-            for row in found
-        ):
-            fids = ", ".join(str(row.fids[0]) for row in found)
+        row = _latest(found)
+        if len({(item.status, item.assigned_class) for item in found}) > 1:
+            fids = ", ".join(str(item.fids[0]) for item in found)
             file.problems.append(
                 f"{REGIONS} features {fids}: region {region_id} is there {len(found)} times and "
                 "they disagree"
             )
-        file.regions[region_id] = _latest(found)
+            row = replace(row, status="todo", assigned_class=None)
+        file.regions[region_id] = row
 
 
 def _latest(found: Sequence[RegionRow]) -> RegionRow:
@@ -196,10 +169,11 @@ def _region_row(
     status = _text(values["status"]).lower() or "todo"
     if status not in STATUSES:
         file.problems.append(f"{where}: status {status!r} is none of {', '.join(STATUSES)}")
-        return None
-    assigned, problem = _class(values["assigned_class"], asked.num_classes)
+        status = "todo"
+    assigned, problem = parse_class(values["assigned_class"], asked.num_classes)
     if problem:
         file.problems.append(f"{where}: assigned_class {problem}")
+        status = "todo"
     if status != "done" and assigned is not None:
         file.notes.append(f"region {region.region_id}: has a class, but its status is {status}")
     stamp = values["reviewed_ms"]
@@ -221,7 +195,7 @@ def _moved(
         region.mask,
         transform=Affine.translation(region.cell.col_off, region.cell.row_off),
     )
-    found = None if geometry is None else _in_pixels(geometry, crs, scene)
+    found = None if geometry is None else in_pixels(geometry, crs, scene)
     return found is None or shape_hash(found) != shape_hash(outline)
 
 
@@ -230,44 +204,70 @@ def _read_answers(file: ReviewedFile, rows: Rows, asked: Asked) -> None:
         raise ReviewError(f"{file.path}: layer {ANSWERS} has lost its CRS; set it again in QGIS")
     for number, fid in enumerate(rows.fids):
         values = {name: column[number] for name, column in rows.columns.items()}
-        row = _answer_row(file, values, rows.geometries[number], rows.crs, fid, asked)
-        if isinstance(row, str):
-            name = _text(values["answer_id"])
-            file.problems.append(f"{ANSWERS} feature {fid}{f' ({name})' if name else ''}: {row}")
-        else:
-            file.answers.append(row)
+        name = _text(values["answer_id"])
+        geometry = rows.geometries[number]
+        problem = _answer_problem(values, geometry, asked)
+        if fid in rows.damaged:
+            problem = "has a damaged geometry"
+        outlines = _outlines(values, geometry, rows.crs, asked)
+        if not problem and not outlines:
+            problem = "has no position in its scene; check the layer's CRS"
+        if problem:
+            label = f" ({name})" if name else ""
+            file.problems.append(f"{ANSWERS} feature {fid}{label}: {problem}")
+        file.answers.append(_answer_row(values, outlines, fid, asked, spoilt=bool(problem)))
+
+
+def _answer_problem(values: Mapping[str, Any], geometry: BaseGeometry | None, asked: Asked) -> str:
+    """What is wrong with a row; empty where nothing is."""
+    problem = _outline_problem(geometry)
+    if problem:
+        return problem
+    assigned, problem = parse_class(values["assigned_class"], asked.num_classes)
+    if problem:
+        return f"assigned_class {problem}"
+    suggested, problem = parse_class(values["suggested_class"], asked.num_classes)
+    if problem:
+        return f"suggested_class {problem}"
+    if assigned is None and suggested is None:
+        return "has no class"
+    region_id, scene_id = _text(values["region_id"]), _text(values["scene_id"])
+    if region_id and region_id not in asked.regions:
+        return f"region_id {region_id} was not asked in round {asked.index}"
+    if scene_id and scene_id not in asked.scenes:
+        return f"scene_id {scene_id} is not a scene of this round"
+    return ""
+
+
+def _outlines(
+    values: Mapping[str, Any], geometry: BaseGeometry | None, crs: CRS | None, asked: Asked
+) -> dict[str, BaseGeometry]:
+    """The polygon in (column, row) of the scene that a row names, of all where it names none."""
+    if geometry is None or geometry.is_empty or not geometry.geom_type.endswith("Polygon"):
+        return {}
+    if not geometry.is_valid:
+        geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
+    region_id, scene_id = _text(values["region_id"]), _text(values["scene_id"])
+    region = asked.regions.get(region_id)
+    name = scene_id if scene_id in asked.scenes else region.scene_id if region else ""
+    scenes = [asked.scenes[name]] if name else list(asked.scenes.values())
+    found = {scene.scene_id: in_pixels(geometry, crs, scene) for scene in scenes}
+    return {name: outline for name, outline in found.items() if outline is not None}
 
 
 def _answer_row(
-    file: ReviewedFile,
     values: Mapping[str, Any],
-    geometry: BaseGeometry | None,
-    crs: CRS | None,
+    outlines: Mapping[str, BaseGeometry],
     fid: int,
     asked: Asked,
-) -> AnswerRow | str:
-    """The row, or what is wrong with it."""
-    problem = _outline_problem(geometry)
-    if geometry is None or problem:
-        return problem
-    assigned, problem = _class(values["assigned_class"], asked.num_classes)
-    if problem:
-        return f"assigned_class {problem}"
-    suggested, problem = _class(values["suggested_class"], asked.num_classes)
-    if problem:
-        return f"suggested_class {problem}"
+    *,
+    spoilt: bool,
+) -> AnswerRow:
+    assigned, _ = parse_class(values["assigned_class"], asked.num_classes)
+    suggested, _ = parse_class(values["suggested_class"], asked.num_classes)
     class_id = suggested if assigned is None else assigned
-    if class_id is None:
-        return "has no class"
-    scenes = _scenes_of(values, asked)
-    if isinstance(scenes, str):
-        return scenes
-    outlines = {scene.scene_id: _in_pixels(geometry, crs, scene) for scene in scenes}
-    kept = {name: outline for name, outline in outlines.items() if outline is not None}
-    if not kept:
-        return "has no position in its scene; check the layer's CRS"
     record = asked.answers.get(_text(values["answer_id"]))
-    own = kept.get(record.scene_id) if record else None
+    own = outlines.get(record.scene_id) if record else None
     redrawn = record is None or own is None or shape_hash(own) != record.shape
     reclassed = record is None or assigned is not None or suggested != record.suggested_class
     return AnswerRow(
@@ -275,10 +275,10 @@ def _answer_row(
         name=_text(values["answer_id"]) or f"feature {fid}",
         region_id=_text(values["region_id"]),
         record=record,
-        class_id=class_id,
-        edited=redrawn or reclassed,
-        redrawn=redrawn,
-        outlines=kept,
+        class_id=IGNORE_INDEX if spoilt or class_id is None else class_id,
+        edited=redrawn or reclassed or spoilt,
+        redrawn=redrawn or spoilt,
+        outlines=outlines,
     )
 
 
@@ -292,18 +292,7 @@ def _outline_problem(geometry: BaseGeometry | None) -> str:
     return ""
 
 
-def _scenes_of(values: Mapping[str, Any], asked: Asked) -> list[Scene] | str:
-    """The scene that a row names; all scenes where it names none."""
-    region_id, scene_id = _text(values["region_id"]), _text(values["scene_id"])
-    if region_id and region_id not in asked.regions:
-        return f"region_id {region_id} was not asked in round {asked.index}"
-    if scene_id and scene_id not in asked.scenes:
-        return f"scene_id {scene_id} is not a scene of this round"
-    name = scene_id or (asked.regions[region_id].scene_id if region_id else "")
-    return [asked.scenes[name]] if name else list(asked.scenes.values())
-
-
-def _in_pixels(geometry: BaseGeometry, crs: CRS | None, scene: Scene) -> BaseGeometry | None:
+def in_pixels(geometry: BaseGeometry, crs: CRS | None, scene: Scene) -> BaseGeometry | None:
     """The polygon in (column, row) of a scene; None where it has no position there."""
     flat = shapely.force_2d(geometry)
     if not scene.local and scene.crs and crs and not same_crs(crs, scene.crs):
@@ -314,16 +303,16 @@ def _in_pixels(geometry: BaseGeometry, crs: CRS | None, scene: Scene) -> BaseGeo
     return to_map([flat], ~map_transform(scene))[0]
 
 
-def _class(value: Any, num_classes: int) -> tuple[int | None, str]:
-    """(class id or None, what is wrong with it)."""
+def parse_class(value: Any, num_classes: int) -> tuple[int | None, str]:
+    """(class id or None, what is wrong with the value)."""
     if value is None or value == "":
         return None, ""
     try:
         number = float(value)
     except (TypeError, ValueError):
-        return None, f"{value!r} is not a class id"
+        return None, f"{value!r} is not a class id (0 to {num_classes - 1})"
     if not number.is_integer() or not 0 <= number < num_classes:
-        return None, f"{value} is not a class id (0 to {num_classes - 1})"
+        return None, f"{value!r} is not a class id (0 to {num_classes - 1})"
     return int(number), ""
 
 

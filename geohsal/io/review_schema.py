@@ -13,6 +13,7 @@ REGIONS = "query_regions"
 ANSWERS = "answers"
 UNDECIDED = "undecided"
 PSEUDO_LABELS = "pseudo_labels"
+CONFLICTS = "conflicts"
 
 STATUSES = {"todo": "To do", "done": "Done", "unsure": "Unsure", "skipped": "Skipped"}
 """Value of `status` -> what the form calls it."""

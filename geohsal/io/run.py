@@ -67,10 +67,19 @@ class Round:
         """Accuracy on the test split."""
         return self.dir / "evaluation.json"
 
-    def queries(self, scene_id: str | None = None) -> Path:
-        """The review file of the round; one per scene where scenes have no position on Earth."""
+    def queries(self, scene_id: str | None = None, package: int | None = None) -> Path:
+        """The review file of the round; one per scene where scenes have no position on Earth.
+
+        `package` counts from 1 where the regions are shared out among several people.
+        """
         suffix = f"_{scene_id}" if scene_id else ""
+        suffix += f"_p{package}" if package else ""
         return self.dir / f"queries_r{self.index:03d}{suffix}.gpkg"
+
+    @property
+    def conflicts(self) -> Path:
+        """Where reviewers of the round differ: GeoPackage, to be settled."""
+        return self.dir / f"conflicts_r{self.index:03d}.gpkg"
 
     @property
     def rasters(self) -> Path:

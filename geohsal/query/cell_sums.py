@@ -214,7 +214,7 @@ class CellSums:
             teacher_class=_most_frequent(self._teacher[at], 1)[:, 0],
             plar_class=_most_frequent(self._plar[at], 1)[:, 0],
             ambiguous=_most_frequent(self._named[at], 2),
-            answers=_expected_answers(self._refined[at], pixels),
+            answers=expected_answers(self._refined[at], pixels),
             features=np.ascontiguousarray(features, dtype=np.float32),
         )
 
@@ -278,7 +278,8 @@ def _most_frequent(counts: NDArray[np.int32], number: int) -> NDArray[np.int16]:
     return np.where(found, order, -1).astype(np.int16)
 
 
-def _expected_answers(counts: NDArray[np.int32], pixels: NDArray[np.int64]) -> NDArray[np.int32]:
+def expected_answers(counts: NDArray[np.integer], pixels: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Answer polygons to expect per region, from its refined pixels per class (region, class)."""
     needed = np.maximum(1.0, ANSWER_SHARE * pixels)
     answers: NDArray[np.int32] = (counts >= needed[:, None]).sum(axis=1, dtype=np.int32)
     return np.maximum(1, answers)

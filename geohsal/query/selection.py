@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geohsal.config import QueryConfig
 from geohsal.errors import BudgetError, RunError
-from geohsal.geo.budget import Budget
+from geohsal.geo.budget import Budget, counted
 from geohsal.geo.scene import QueryRegion
 from geohsal.query.basket import Basket, Pool, cell_order
 from geohsal.query.choice import choose
@@ -186,8 +186,8 @@ def _check(
     if costs[cheapest] > budget.amount:
         price = cost_text(float(costs[cheapest]), budget.unit)
         raise BudgetError(
-            f"budget {budget.text}: buys nothing, the cheapest of {len(costs)} regions costs "
-            f"{price}; give at least {price}"
+            f"budget {budget.text}: buys nothing, the cheapest of "
+            f"{counted(len(costs), 'region')} costs {price}; give at least {price}"
         )
 
 

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from geohsal.errors import LabelError, RequestError, ReviewError
 from geohsal.geo.patches import slices
 from geohsal.geo.scene import QueryRegion
+from geohsal.io.atomic import read_record
 from geohsal.io.gpkg_read import is_edited
 from geohsal.io.labels import read_truth
 from geohsal.io.manifest import Manifest, load_manifest
 from geohsal.io.review_fill import Filling, fill_review
-from geohsal.io.review_rows import Asked, read_file, read_origin
+from geohsal.io.review_origin import Asked, foreign, read_origin
+from geohsal.io.review_rows import read_file
+from geohsal.io.review_source import Source, gather
 from geohsal.io.round_record import answers_path, read_answers, read_regions
 from geohsal.io.run import Run, open_run
 from geohsal.io.run_tables import load_scenes
@@ -62,7 +65,8 @@ def answer(
         noise: share of class patches that get a wrong name.
         skip: share of regions left as skipped.
         slop_px: pixels by which borders between classes are off, at most.
-        seed: of the faults; a region's faults do not depend on other regions.
+        seed: of the faults; a region's faults do not depend on other regions, but people who share
+            a round make different ones.
         overwrite: replace an `out` that says something else.
 
     Raises:
@@ -78,16 +82,19 @@ def answer(
         raise RequestError(f"{out}: is the review file itself; give another name for the answers")
     run = open_run(run_dir)
     manifest = load_manifest(run.manifest)
-    asked = _asked(run, queries, manifest)
+    (source,) = gather([queries])
+    asked = _asked(run, source, manifest)
     if is_edited(queries):
         raise ReviewError(
             f"{queries}: has been edited or is open; the oracle fills untouched files"
         )
-    file = read_file(queries, asked)
+    file = read_file(source, asked)
     regions = [asked.regions[region_id] for region_id in file.regions]
-    fillings = _fillings(asked, manifest, regions, faults, seed)
+    own = [] if file.package is None else [file.package]  # every package has an oracle of its own
+    fillings = _fillings(asked, manifest, regions, faults, [seed, *own])
+    reviewer = " ".join([REVIEWER, *map(str, own)])
     counts, written = fill_review(
-        file, out, fillings, asked=asked, reviewer=REVIEWER, overwrite=overwrite
+        file, out, fillings, asked=asked, reviewer=reviewer, overwrite=overwrite
     )
     states = [filling.status for filling in fillings.values()]
     return AnswerSummary(
@@ -101,12 +108,15 @@ def answer(
     )
 
 
-def _asked(run: Run, queries: Path, manifest: Manifest) -> Asked:
-    index, _ = read_origin(queries)
-    round_ = run.current if index is None else run.round(index)
+def _asked(run: Run, source: Source, manifest: Manifest) -> Asked:
+    origin = read_origin(source)
+    round_ = run.current if origin.round is None else run.round(origin.round)
     if not round_.regions.exists():
-        raise ReviewError(f"{queries}: is of round {round_.index}, which this run has not queried")
+        other = foreign(origin.run, manifest.name)
+        words = other or f"is of round {round_.index}, which this run has not queried"
+        raise ReviewError(f"{source.path}: {words}")
     regions = read_regions(round_.regions)
+    packages = read_record(round_.query_json).get("packages") or []
     scenes = load_scenes(run)
     return Asked(
         index=round_.index,
@@ -115,6 +125,8 @@ def _asked(run: Run, queries: Path, manifest: Manifest) -> Asked:
         answers={item.answer_id: item for item in read_answers(answers_path(round_))},
         scenes={name: scenes[name] for name in sorted({item.scene_id for item in regions})},
         num_classes=manifest.num_classes,
+        run=manifest.name,
+        packages=tuple(frozenset(names) for names in packages),
     )
 
 
@@ -123,7 +135,7 @@ def _fillings(
     manifest: Manifest,
     regions: list[QueryRegion],
     faults: OracleNoise,
-    seed: int,
+    seed: list[int],
 ) -> Mapping[str, Filling]:
     fillings = {}
     for scene_id in sorted({region.scene_id for region in regions}):
@@ -136,7 +148,7 @@ def _fillings(
                 truth[slices(region.cell)],
                 num_classes=manifest.num_classes,
                 noise=faults,
-                rng=np.random.default_rng([seed, zlib.crc32(region.region_id.encode())]),
+                rng=np.random.default_rng([*seed, zlib.crc32(region.region_id.encode())]),
             )
             fillings[region.region_id] = Filling(status=given.status, classes=given.classes)
     return fillings

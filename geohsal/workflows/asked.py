@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from geohsal.geo.patches import slices
 from geohsal.geo.scene import QueryRegion, Scene, SceneMaps
 from geohsal.io.ledger import LedgerEntry, active_entries, read_ledger
 from geohsal.io.round_record import read_regions
@@ -11,12 +12,6 @@ from geohsal.workflows.round_rasters import read_teacher
 
 CHANGED_SHARE = 0.05
 """An unsure or skipped region may be asked again once the teacher changed this share of it."""
-
-
-def slices_of(region: QueryRegion) -> tuple[slice, slice]:
-    """Where the cell of a region lies in its scene's arrays."""
-    row, col = int(region.cell.row_off), int(region.cell.col_off)
-    return slice(row, row + int(region.cell.height)), slice(col, col + int(region.cell.width))
 
 
 def answered_regions(run: Run) -> list[tuple[QueryRegion, LedgerEntry]]:
@@ -50,7 +45,7 @@ def blocked_pixels(
             mask = blocked.setdefault(
                 region.scene_id, np.zeros(scenes[region.scene_id].shape, dtype=np.bool_)
             )
-            mask[slices_of(region)] |= region.mask
+            mask[slices(region.cell)] |= region.mask
             resting.pop(region.region_id, None)
         elif entry.status in ("unsure", "skipped"):
             resting[region.region_id] = (region, entry.round)
@@ -62,5 +57,5 @@ def unchanged(
 ) -> bool:
     """Whether the teacher still says nearly the same there as when the region was asked about."""
     before = read_teacher(run.round(asked_in), scene, region.cell)[region.mask]
-    now = maps.teacher[slices_of(region)][region.mask]
+    now = maps.teacher[slices(region.cell)][region.mask]
     return float((before != now).mean()) < CHANGED_SHARE

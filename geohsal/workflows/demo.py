@@ -179,7 +179,7 @@ def summary_lines(summary: DemoSummary) -> list[str]:
         f"picture:  {summary.picture}",
         f"manifest: {summary.manifest} (copy it for your own data)",
         f"run:      {summary.run} (geohsal status {summary.run})",
-        f"review:   {summary.review_file} (open it in QGIS, edit, then: "
+        f"review:   {summary.review_file.with_suffix('.qgz')} (open it in QGIS, edit, then: "
         f"geohsal ingest {summary.run} {summary.review_file})",
         f"took {summary.seconds:.0f} s",
     ]

@@ -1,170 +1,145 @@
-"""`geohsal ingest`: reviewed regions become labels, once, in an order that a kill cannot break.
+"""`geohsal ingest`: reviewed regions become labels, once, in an order that a kill cannot break."""
 
-The ledger is written first, labels follow from it, and ingest.json comes last: whatever stops the
-work, the same command finishes it.
-"""
-
-import datetime
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from geohsal.errors import RequestError, ReviewError, RunError
-from geohsal.geo.scene import Scene
-from geohsal.io.answer_file import write_answers_file
-from geohsal.io.atomic import read_record, write_json
-from geohsal.io.label_store import (
-    LabelArrays,
-    read_label_raster,
-    write_label_raster,
-)
-from geohsal.io.ledger import (
-    LedgerEntry,
-    active_entries,
-    append,
-    encode_classes,
-    next_region_number,
-    read_ledger,
-    replay,
-)
+from geohsal.geo.budget import counted
+from geohsal.geo.scene import QueryRegion, Scene
+from geohsal.io.atomic import read_record
+from geohsal.io.conflict_file import read_conflicts_origin
+from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.io.manifest import Manifest, load_manifest
-from geohsal.io.review_read import ReviewedRegion, ReviewedRound, read_review
-from geohsal.io.review_rows import read_origin
+from geohsal.io.review_decisions import SUFFIX, read_decided, read_decided_origin
+from geohsal.io.review_origin import Asked, Origin, foreign, read_origin
+from geohsal.io.review_read import ReviewedRound, read_reviews
+from geohsal.io.review_rows import read_file
+from geohsal.io.review_source import Source, gather, is_conflicts
 from geohsal.io.round_record import answers_path, read_answers, read_regions
 from geohsal.io.run import Round, Run, open_run
-from geohsal.io.run_tables import load_scenes
-from geohsal.workflows.review_worth import ReviewWorth, label_changes, review_worth
-
-FORMAT_VERSION = 1
-LONGEST_PAUSE_S = 600
-"""A longer gap between two regions was a pause, not work."""
+from geohsal.io.run_tables import load_scenes, read_config
+from geohsal.workflows.ingest_record import (
+    close_round,
+    entries_of,
+    rebuild,
+    record_conflicts,
+    record_entries,
+    standing,
+    take_back,
+)
+from geohsal.workflows.ingest_settle import read_settled, settle_review, settle_round
+from geohsal.workflows.ingest_summary import IngestSummary, conflict_notes, summary_of
+from geohsal.workflows.review_files import not_handed_in, review_files
+from geohsal.workflows.review_time import prices_of
+from geohsal.workflows.review_worth import label_changes, region_worths, review_worth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IngestSummary:
-    """What an ingest took in, took back, or (`action` nothing) found already done.
+class _Given:
+    """What was handed in, by kind, and what each says of itself."""
 
-    Counts of answers are of prefilled polygons in done regions; `changed_labels` lists where
-    answers overrule earlier labels; `worth` says how often the maps had been wrong there.
-    """
+    reviews: tuple[Source, ...]
+    decisions: tuple[Path, ...]
+    conflicts: tuple[Path, ...]
+    origins: tuple[Origin, ...]
+    conflict_origins: tuple[Origin, ...]
 
-    action: Literal["ingested", "would ingest", "undone", "would undo", "nothing"]
-    round: int
-    done: int = 0
-    unsure: int = 0
-    skipped: int = 0
-    todo: int = 0
-    accepted: int = 0
-    corrected: int = 0
-    added: int = 0
-    deleted: int = 0
-    labelled_pixels: int = 0
-    unknown_pixels: int = 0
-    class_pixels: Mapping[str, int] | None = None
-    changed_labels: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    worth: ReviewWorth | None = None
+    def __str__(self) -> str:
+        paths = [path for source in self.reviews for path in source.paths]
+        return ", ".join(str(path) for path in [*paths, *self.decisions, *self.conflicts])
 
 
 def ingest(
-    run_dir: Path, reviewed: Sequence[Path] = (), *, undo: bool = False, dry_run: bool = False
+    run_dir: Path,
+    reviewed: Sequence[Path] = (),
+    *,
+    undo: bool = False,
+    accept_valid: bool = False,
+    accept_partial: bool = False,
+    dry_run: bool = False,
 ) -> IngestSummary:
     """Take the reviewed files of the queried round in, or take the last ingest back.
 
     Args:
         run_dir: the run.
-        reviewed: its reviewed files: several for local scenes, or where people shared the work.
+        reviewed: its reviewed files: several for local scenes, or where people shared the work;
+            also decisions.csv of the review page, and conflicts_rNNN.gpkg with settled rows.
         undo: take the last ingest back instead; only until the next round has trained.
+        accept_valid: leave out rows that have problems and take the rest.
+        accept_partial: go on although not every file of the round is given; what only the
+            others ask about counts as to do.
         dry_run: check and report, change nothing.
 
     Raises:
         RequestError: files and `undo` together, or neither.
         RunError: the round is not queried; other files of it are in; nothing to take back.
-        ReviewError: the files do not fit, have problems, or no region in them is done.
+        ReviewError: the files do not fit, have problems, one is missing, or no region is done.
     """
     if undo == bool(reviewed):
         raise RequestError("give the reviewed files, or --undo and no file")
     run = open_run(run_dir)
     manifest = load_manifest(run.manifest)
-    return _undo(run, manifest, dry_run) if undo else _ingest(run, manifest, reviewed, dry_run)
-
-
-def _ingest(run: Run, manifest: Manifest, paths: Sequence[Path], dry_run: bool) -> IngestSummary:
-    origins = {path: read_origin(path) for path in paths}
-    earlier = _already_in(run, origins)
-    if earlier is not None:
-        return earlier
-    round_ = run.current
-    _check_step(run, round_)
-    scenes = load_scenes(run)
-    review = read_review(
-        paths,
-        regions=read_regions(round_.regions),
-        answers=read_answers(answers_path(round_)),
-        scenes=scenes,
-        classes=manifest.classes,
-        round=round_.index,
-        request=read_record(round_.query_json).get("request"),
+    if undo:
+        return _undo(run, manifest, dry_run)
+    given = _sort(reviewed, manifest)
+    done = _already_in(run, manifest, given, dry_run)
+    if done is not None:
+        return done
+    return _Ingest(run, manifest, given).take(
+        accept_valid=accept_valid, accept_partial=accept_partial, dry_run=dry_run
     )
-    if not review.counts.done:
-        counts = review.counts
-        raise ReviewError(
-            f"{', '.join(str(path) for path in paths)}: no region is done ({counts.todo} todo, "
-            f"{counts.unsure} unsure, {counts.skipped} skipped); set status to done and save"
-        )
-    ledger = read_ledger(run.ledger)
-    standing = active_entries(ledger)
-    before = [entry for entry in standing if entry.round != round_.index]
-    entries = _entries(review, ledger)
-    changes = label_changes(run, review.regions, before, manifest.class_names)
-    summary = _summary(review, manifest, changes, review_worth(round_, review.regions))
-    if dry_run:
-        return replace(summary, action="would ingest")
-    entries = _record(run, round_, ledger, entries)
-    _rebuild(run, manifest, scenes, {entry.scene_id for entry in entries})
-    _close(run, round_, review, summary)
-    return summary
 
 
-def _check_step(run: Run, round_: Round) -> None:
-    if round_.step != "queried":
-        todo = "train" if round_.step == "tiled" else "query"
-        raise RunError(
-            f"{run.path}: round {round_.index} is {round_.step}, nothing of it is under review; "
-            f"run: geohsal {todo} {run.path}"
-        )
-    last = round_.index - 1
-    if last >= 0 and not _standing(run, last):
-        raise _interrupted_undo(run, last)
+def _sort(paths: Sequence[Path], manifest: Manifest) -> _Given:
+    """Tell reviews, decisions and conflicts apart."""
+    decisions = tuple(path for path in paths if path.suffix.lower() == SUFFIX)
+    rest = [path for path in paths if path not in decisions]
+    conflicts = tuple(path for path in rest if is_conflicts(path))
+    reviews = tuple(gather([path for path in rest if path not in conflicts]))
+    origins = [*map(read_origin, reviews), *map(read_decided_origin, decisions)]
+    of_conflicts = [read_conflicts_origin(path) for path in conflicts]
+    for path, origin in zip(conflicts, of_conflicts, strict=True):
+        other = foreign(origin.run, manifest.name)
+        if other:
+            raise ReviewError(f"{path}: {other}")
+    return _Given(
+        reviews=reviews,
+        decisions=decisions,
+        conflicts=conflicts,
+        origins=tuple(origins),
+        conflict_origins=tuple(of_conflicts),
+    )
 
 
-def _standing(run: Run, index: int) -> list[LedgerEntry]:
-    return [entry for entry in active_entries(read_ledger(run.ledger)) if entry.round == index]
-
-
-def _already_in(run: Run, origins: Mapping[Path, tuple[int | None, str]]) -> IngestSummary | None:
-    """A word on files whose round is ingested; None where there is work to do."""
-    contents = {content for _, content in origins.values()}
-    rounds = {index for index, _ in origins.values()}
+def _already_in(run: Run, manifest: Manifest, given: _Given, dry_run: bool) -> IngestSummary | None:
+    """The outcome for files of rounds that are ingested; None where there is a round to take."""
     current = run.current.index
     for index in range(current):
         known = read_record(run.round(index).ingest_json, "files")["files"]
+        new = [item for item in given.origins if item.content not in known.values()]
+        settle = [item for item in given.conflict_origins if item.round == index]
+        unsettled = [item for item in settle if item.content not in known.values()]
         names = ", ".join(sorted(known))
-        if contents != set(known.values()):
-            if index in rounds:
-                last = index == current - 1 and run.current.step == "tiled"
-                back = (
-                    f"take that back first (geohsal ingest {run.path} --undo), or " if last else ""
-                )
-                raise RunError(
-                    f"{run.path}: round {index} is already ingested from {names}; {back}give round "
-                    f"{current}'s files"
-                )
+        for item in new:
+            other = foreign(item.run, manifest.name)
+            if item.round == index and other:
+                raise ReviewError(f"{item.name}: {other}")
+        if any(item.round == index for item in new):
+            last = index == current - 1 and run.current.step == "tiled"
+            back = f"take that back first (geohsal ingest {run.path} --undo), or " if last else ""
+            raise RunError(
+                f"{run.path}: round {index} is already ingested from {names}; {back}give round "
+                f"{current}'s files"
+            )
+        if new or len(settle) < len(given.conflicts):
             continue
-        if not _standing(run, index):
+        if not standing(run, index):
             raise _interrupted_undo(run, index)
+        if unsettled:
+            both = zip(given.conflicts, given.conflict_origins, strict=True)
+            paths = [path for path, item in both if item in unsettled]
+            return settle_round(run, manifest, run.round(index), paths, dry_run=dry_run)
         note = f"round {index} holds the answers of {names} already"
         return IngestSummary(action="nothing", round=index, notes=(note,))
     return None
@@ -177,140 +152,134 @@ def _interrupted_undo(run: Run, index: int) -> RunError:
     )
 
 
-def _entries(review: ReviewedRound, ledger: Sequence[LedgerEntry]) -> list[LedgerEntry]:
-    """One entry per region that somebody has looked at."""
-    looked_at = [item for item in review.regions if item.status != "todo"]
-    seconds = _seconds(looked_at)
-    numbers: dict[str, int] = {}
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    entries = []
-    for item in looked_at:
-        scene_id = item.region.scene_id
-        number = numbers.get(scene_id, next_region_number(ledger, scene_id))
-        numbers[scene_id] = number + 1
-        cell = item.region.cell
-        entries.append(
-            LedgerEntry(
-                event="ingest",
-                round=review.round,
-                time=now,
-                scene_id=scene_id,
-                region_id=item.region.region_id,
-                region_number=number,
-                cell=(int(cell.row_off), int(cell.col_off), int(cell.height), int(cell.width)),
-                pixels=item.region.pixels,
-                labelled_pixels=item.labelled_pixels,
-                unknown_pixels=item.unknown_pixels,
-                area_m2=item.region.area_m2,
-                seconds=seconds[item.region.region_id],
-                status=item.status,
-                audit=item.region.audit,
-                classes_rle=encode_classes(item.classes),
-                reviewer=item.reviewer,
-                reviewed_ms=item.reviewed_ms,
-                source=item.source,
+class _Ingest:
+    """One ingest under way: the round under review and what its parts share."""
+
+    def __init__(self, run: Run, manifest: Manifest, given: _Given) -> None:
+        self.run = run
+        self.manifest = manifest
+        self.given = given
+        self.round: Round = run.current
+        self._check_step()
+        self.config = read_config(run)
+        self.scenes: dict[str, Scene] = dict(load_scenes(run))
+        self.regions: list[QueryRegion] = read_regions(self.round.regions)
+        query = read_record(self.round.query_json)
+        self.packages: list[list[str]] = query.get("packages") or []
+        used = sorted({region.scene_id for region in self.regions})
+        self.asked = Asked(
+            index=self.round.index,
+            request=query.get("request"),
+            regions={region.region_id: region for region in self.regions},
+            answers={item.answer_id: item for item in read_answers(answers_path(self.round))},
+            scenes={name: self.scenes[name] for name in used},
+            num_classes=manifest.num_classes,
+            run=manifest.name,
+            packages=tuple(frozenset(names) for names in self.packages),
+        )
+
+    def _check_step(self) -> None:
+        run, round_ = self.run, self.round
+        if round_.step != "queried":
+            todo = "train" if round_.step == "tiled" else "query"
+            raise RunError(
+                f"{run.path}: round {round_.index} is {round_.step}, nothing of it is under "
+                f"review; run: geohsal {todo} {run.path}"
             )
+        last = round_.index - 1
+        if last >= 0 and not standing(run, last):
+            raise _interrupted_undo(run, last)
+
+    def take(self, *, accept_valid: bool, accept_partial: bool, dry_run: bool) -> IngestSummary:
+        """Check, then write: ledger, labels, conflicts, and the round's record last."""
+        review = self._read(accept_valid)
+        missing = self._missing(review, accept_partial)
+        settled = read_settled(
+            self.given.conflicts,
+            self.regions,
+            scenes=self.scenes,
+            num_classes=self.manifest.num_classes,
         )
-    return entries
-
-
-def _seconds(regions: Sequence[ReviewedRegion]) -> dict[str, float]:
-    """Time per region: by the clock since the reviewer's last region, else by the cost model."""
-    seconds = {item.region.region_id: 60 * item.region.cost_min for item in regions}
-    stamped = [
-        (item.reviewer or "", item.reviewed_ms, item.region.region_id)
-        for item in regions
-        if item.reviewed_ms is not None
-    ]
-    ordered = sorted(stamped)
-    for (reviewer, earlier, _), (same, stamp, region_id) in itertools.pairwise(ordered):
-        gap = (stamp - earlier) / 1000
-        if reviewer == same and 0 < gap <= LONGEST_PAUSE_S:
-            seconds[region_id] = gap
-    return seconds
-
-
-def _record(
-    run: Run, round_: Round, ledger: Sequence[LedgerEntry], entries: list[LedgerEntry]
-) -> list[LedgerEntry]:
-    """Put the entries into the ledger unless an interrupted run already has."""
-    standing = [entry for entry in active_entries(ledger) if entry.round == round_.index]
-    if [_said(entry) for entry in standing] == [_said(entry) for entry in entries]:
-        return standing
-    taken_back = [_undo_entry(round_)] if standing else []
-    append(run.ledger, [*taken_back, *entries])
-    return [*standing, *entries]
-
-
-def _said(entry: LedgerEntry) -> tuple[str, str, str]:
-    return entry.region_id, entry.status, entry.classes_rle
-
-
-def _undo_entry(round_: Round) -> LedgerEntry:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return LedgerEntry(event="undo", round=round_.index, time=now)
-
-
-def _rebuild(run: Run, manifest: Manifest, scenes: Mapping[str, Scene], touched: set[str]) -> None:
-    """Bring labels/<scene>.tif and labels.gpkg to what the ledger says."""
-    standing = active_entries(read_ledger(run.ledger))
-    for scene_id in sorted(touched):
-        labels = _replayed(run, scene_id, standing)
-        write_label_raster(
-            run.labels(scene_id),
-            labels.classes,
-            labels.regions,
-            labels.rounds,
-            scene=scenes[scene_id],
+        review, settled_pixels = settle_review(review, settled)
+        ledger = read_ledger(self.run.ledger)
+        before = [e for e in active_entries(ledger) if e.round != self.round.index]
+        worths = region_worths(self.round, review.regions, num_classes=self.asked.num_classes)
+        entries = entries_of(review, ledger, worths)
+        conflicts = [item for item in review.regions if item.conflict.any()]
+        names = self.manifest.class_names
+        done = {item.region.region_id for item in review.regions if item.status == "done"}
+        summary = summary_of(
+            review,
+            self.manifest,
+            action="would ingest" if dry_run else "ingested",
+            changes=label_changes(self.run, review.regions, before, names),
+            notes=(*missing, *conflict_notes(review)),
+            worth=review_worth(item for name, item in worths.items() if name in done),
+            settled_pixels=settled_pixels,
+            conflict_file=self.round.conflicts if conflicts else None,
+            prices=str(prices_of([*before, *entries], self.config.cost)),
         )
-    write_answers_file(run.answers, standing, scenes=scenes, classes=manifest.classes)
+        if not dry_run:
+            touched = record_entries(self.run, self.round, ledger, entries)
+            rebuild(self.run, self.manifest, self.scenes, touched)
+            record_conflicts(self.round, conflicts, self.manifest, self.scenes)
+            contents = {item.name: item.content for item in self.given.conflict_origins}
+            close_round(
+                self.round,
+                summary,
+                contents={**review.contents, **contents},
+                conflicts=conflicts,
+            )
+        return summary
 
+    def _read(self, accept_valid: bool) -> ReviewedRound:
+        for path, origin in zip(self.given.conflicts, self.given.conflict_origins, strict=True):
+            if origin.round != self.round.index:
+                raise ReviewError(
+                    f"{path}: belongs to round {origin.round}, but round {self.round.index} is the "
+                    "one under review; ingest it alone"
+                )
+        files = [read_file(source, self.asked) for source in self.given.reviews]
+        sieve_px = self.config.output.sieve_px
+        files += [
+            read_decided(path, self.asked, round_=self.round, sieve_px=sieve_px)
+            for path in self.given.decisions
+        ]
+        review = read_reviews(files, self.asked, accept_valid=accept_valid)
+        counts = review.counts
+        if not counts.done:
+            raise ReviewError(
+                f"{self.given}: no region is done ({counts.todo} todo, {counts.unsure} unsure, "
+                f"{counts.skipped} skipped); set status to done and save"
+            )
+        return review
 
-def _replayed(run: Run, scene_id: str, entries: Sequence[LedgerEntry]) -> LabelArrays:
-    base = read_label_raster(run.base_labels(scene_id))
-    return replay(base, [entry for entry in entries if entry.scene_id == scene_id])
+    def _missing(self, review: ReviewedRound, accept_partial: bool) -> tuple[str, ...]:
+        """A word on files of the round that were not given.
 
-
-def _close(run: Run, round_: Round, review: ReviewedRound, summary: IngestSummary) -> None:
-    record: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "files": dict(review.contents),
-        **asdict(summary),
-    }
-    write_json(round_.ingest_json, record)
-
-
-def _summary(
-    review: ReviewedRound, manifest: Manifest, changes: tuple[str, ...], worth: ReviewWorth | None
-) -> IngestSummary:
-    counts = review.counts
-    return IngestSummary(
-        action="ingested",
-        round=review.round,
-        done=counts.done,
-        unsure=counts.unsure,
-        skipped=counts.skipped,
-        todo=counts.todo,
-        accepted=counts.accepted,
-        corrected=counts.corrected,
-        added=counts.added,
-        deleted=counts.deleted,
-        labelled_pixels=sum(counts.class_pixels.values()),
-        unknown_pixels=counts.unknown_pixels,
-        class_pixels={
-            info.name: counts.class_pixels.get(info.class_id, 0) for info in manifest.classes
-        },
-        changed_labels=changes,
-        notes=review.notes,
-        worth=worth,
-    )
+        Raises:
+            ReviewError: there are some, without `accept_partial`.
+        """
+        files = review_files(self.round, self.regions, self.scenes, self.packages)
+        missing = not_handed_in(files, review.given)
+        if not missing:
+            return ()
+        names = ", ".join(
+            f"{file.path.name} ({counted(len(file.regions), 'region')})" for file in missing
+        )
+        verb = "is" if len(missing) == 1 else "are"
+        if not accept_partial:
+            raise ReviewError(
+                f"{self.given}: {names} {verb} missing; give all files of the round in one "
+                "command, or go on without with --accept-partial"
+            )
+        return (f"{names} {verb} missing; what only they ask about counts as to do",)
 
 
 def _undo(run: Run, manifest: Manifest, dry_run: bool) -> IngestSummary:
     """Take the last ingest back; ingest.json goes last, so that a killed undo can be repeated."""
     current = run.current
-    half_done = bool(_standing(run, current.index))
+    half_done = bool(standing(run, current.index))
     target = current if half_done or current.index == 0 else run.round(current.index - 1)
     if not half_done and current.index == 0:
         raise RunError(f"{run.path}: no round has been ingested, there is nothing to take back")
@@ -321,17 +290,19 @@ def _undo(run: Run, manifest: Manifest, dry_run: bool) -> IngestSummary:
         )
     ledger = read_ledger(run.ledger)
     own = [e for e in ledger if e.event == "ingest" and e.round == target.index]
-    standing = _standing(run, target.index)
+    taken = standing(run, target.index)
+    rest = [e for e in active_entries(ledger) if e.round != target.index]
     summary = IngestSummary(
         action="would undo" if dry_run else "undone",
         round=target.index,
-        done=sum(entry.status == "done" for entry in standing),
-        labelled_pixels=sum(entry.labelled_pixels for entry in standing),
+        done=sum(entry.status == "done" for entry in taken),
+        labelled_pixels=sum(entry.labelled_pixels for entry in taken),
+        prices=str(prices_of(rest, read_config(run).cost)),
     )
     if dry_run:
         return summary
-    if standing:
-        append(run.ledger, [_undo_entry(target)])
-    _rebuild(run, manifest, load_scenes(run), {entry.scene_id for entry in own})
+    if taken:
+        take_back(run, target)
+    rebuild(run, manifest, load_scenes(run), {entry.scene_id for entry in own})
     target.ingest_json.unlink(missing_ok=True)
     return summary

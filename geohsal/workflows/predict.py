@@ -16,7 +16,7 @@ from geohsal.config import Config
 from geohsal.data.sources import SceneCrops, SceneOpener
 from geohsal.errors import GeohsalError, PartialError, RequestError, RunError
 from geohsal.geo.scene import Scene
-from geohsal.geo.states import IGNORE_INDEX, PixelState
+from geohsal.geo.states import IGNORE_INDEX, STATE_COLORS, PixelState
 from geohsal.io.atomic import write_json
 from geohsal.io.cog import open_cog
 from geohsal.io.gdal import GDAL_ERRORS, quiet
@@ -25,7 +25,6 @@ from geohsal.training.maps import ChunkMaps, judge_window, scene_chunks
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.context import open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
-from geohsal.workflows.round_rasters import STATE_COLORS
 from geohsal.workflows.scene_pass import statistics_of
 
 logger = logging.getLogger(__name__)

@@ -1,77 +1,54 @@
-"""`geohsal query`: predict, refine, score, select; rasters and the review file of the round."""
+"""`geohsal query`: predict, refine, score, select; what it writes is in `query_write`."""
 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geohsal import __version__
-from geohsal.config import FORMAT_VERSION
 from geohsal.data.dataset import seed_of
-from geohsal.errors import DataError, RunError
-from geohsal.geo.budget import Budget, parse_budget
+from geohsal.errors import DataError, RequestError, RunError
+from geohsal.geo.budget import Budget, parse_budget, parse_share
+from geohsal.geo.patches import slices
 from geohsal.geo.scene import QueryRegion, Scene, SceneMaps
 from geohsal.geo.states import PixelState
-from geohsal.io.atomic import read_record, write_json
+from geohsal.io.atomic import read_record
 from geohsal.io.fingerprint import file_sha256
-from geohsal.io.geopackage import file_groups
-from geohsal.io.gpkg_read import is_edited
-from geohsal.io.review_file import write_review
-from geohsal.io.round_record import Answer, answers_path, write_answers, write_regions
 from geohsal.io.run import Round
 from geohsal.query.acquisition import class_weights
 from geohsal.query.costs import cost_seconds, region_areas_m2, region_costs
+from geohsal.query.packages import deal, region_positions
 from geohsal.query.regions import Candidates, join_candidates, tiles_of
 from geohsal.query.selection import Selection, select, to_query_regions
 from geohsal.refine.plar import require_kernel
 from geohsal.training.maps import pool_mask
 from geohsal.training.model_io import Model, load_model
-from geohsal.workflows.asked import blocked_pixels, slices_of, unchanged
+from geohsal.workflows.asked import blocked_pixels, unchanged
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.query_parts import read_part, write_part
-from geohsal.workflows.round_rasters import read_maps, read_states, write_maps, write_view
+from geohsal.workflows.query_summary import Dealt, QuerySummary, Shares, summary_of
+from geohsal.workflows.query_write import clear, finished, write_record, write_round
+from geohsal.workflows.review_files import ReviewFile, review_files
+from geohsal.workflows.review_time import review_prices
+from geohsal.workflows.round_rasters import read_states, write_maps, write_view
 from geohsal.workflows.scene_pass import SceneJudges, ScenePass, scene_judges
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuerySummary:
-    """What a query asks; `changed` is False where it had been written before.
-
-    `spent` and `unspent` are in `unit`, the budget's; `area_ha` is None for local scenes.
-    `states` counts pixels per state over all scenes.
-    """
-
-    round: int
-    changed: bool
-    files: tuple[Path, ...]
-    regions: int
-    audit_regions: int
-    pixels: int
-    area_ha: float | None
-    minutes: float
-    budget: str
-    unit: str
-    spent: float
-    unspent: float
-    states: dict[str, int]
-    notes: tuple[str, ...]
 
 
 def query(
     run_dir: Path,
     *,
     budget: str | None = None,
+    packages: int = 1,
+    overlap: str = "0%",
     overwrite: bool = False,
     workers: int = 1,
     device: str = "auto",
@@ -83,6 +60,8 @@ def query(
     Args:
         run_dir: a run whose open round is trained.
         budget: see `geohsal.geo.budget.parse_budget`; default: query.budget of the settings.
+        packages: review files to write, each of neighbouring regions and equal work.
+        overlap: share of the regions that go into two packages, to see how far people agree.
         overwrite: choose again although the round is queried, while its review file is unedited.
         workers: processes that judge chunks; changes nothing in the result.
         device: auto, cpu, cuda or cuda:N.
@@ -91,9 +70,13 @@ def query(
 
     Raises:
         RunError: the round is not trained, or queried with another request.
-        BudgetError: the budget cannot be read or buys nothing.
+        BudgetError: the budget or the share cannot be read, or the budget buys nothing.
+        RequestError: an overlap without packages, or fewer regions than packages.
         KernelError: the kernel that the settings ask for cannot run here.
     """
+    shares = Shares(packages=packages, overlap=parse_share(overlap, name="--overlap"))
+    if shares.overlap and packages < 2:
+        raise RequestError(f"--overlap {overlap}: needs --packages of at least 2")
     context = open_context(run_dir)
     round_ = context.run.current
     text = context.config.query.budget if budget is None else budget
@@ -104,9 +87,9 @@ def query(
         raise RunError(
             f"{run_dir}: round {round_.index} is not trained; run: geohsal train {run_dir}"
         )
-    request = request_hash(context, round_, text)
+    request = request_hash(context, round_, f"{text}{shares}")
     if round_.step == "queried":
-        summary = _finished(round_, request, overwrite=overwrite, budget=text)
+        summary = finished(round_, request, overwrite=overwrite, budget=f"{text}{shares}")
         if summary is not None:
             return summary
     require_kernel(context.config.plar, pick_device(device))
@@ -114,18 +97,18 @@ def query(
     if dry_run:
         with TemporaryDirectory() as folder:
             elsewhere = Round(index=round_.index, run_dir=Path(folder))
-            work = _Query(context, round_, elsewhere, request)
+            work = _Query(context, round_, elsewhere, shares)
             return replace(work.choose(wanted, workers, device, reporter)[1], files=())
-    work = _Query(context, round_, round_, request)
+    work = _Query(context, round_, round_, shares)
     regions, summary = work.choose(wanted, workers, device, reporter)
-    _clear(round_)
-    work.write(regions)
-    work.write_record(summary)
+    clear(round_)
+    write_round(context, round_, regions, files=work.files(regions), request=request)
+    write_record(round_, summary, request=request, packages=work.packages)
     return summary
 
 
 def request_hash(context: RunContext, round_: Round, budget: str) -> str:
-    """Identifies a query: model, settings, labels and budget."""
+    """Identifies a query: model, settings, labels and budget (with its sharing out)."""
     digest = hashlib.sha256(unit_hash(context, round_).encode())
     digest.update(f"budget {budget}".encode())
     return digest.hexdigest()
@@ -143,48 +126,6 @@ def unit_hash(context: RunContext, round_: Round) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _finished(round_: Round, request: str, *, overwrite: bool, budget: str) -> QuerySummary | None:
-    """The summary of the same query; None where another may be made.
-
-    Raises:
-        RunError: another request without `overwrite`, or an edited review file with it.
-    """
-    written = read_record(round_.query_json, "request", "summary")
-    if written["request"] == request and not overwrite:
-        return _summary_from(written["summary"], round_)
-    if not overwrite:
-        raise RunError(
-            f"{round_.dir}: round {round_.index} is already queried with budget "
-            f"{written['summary']['budget']} (or other settings), not {budget}; review and ingest "
-            "it, or use --overwrite while its review file is unedited"
-        )
-    for name in written["summary"]["files"]:
-        path = round_.dir / name
-        if path.exists() and is_edited(path):
-            raise RunError(f"{path}: has been edited or is open in QGIS; ingest it or move it away")
-    return None
-
-
-def _clear(round_: Round) -> None:
-    """Take back a query that is about to be made anew; its review files are known as unedited."""
-    if round_.query_json.exists():
-        written = read_record(round_.query_json, "summary")
-        round_.query_json.unlink()
-        for name in written["summary"]["files"]:
-            (round_.dir / name).unlink(missing_ok=True)
-
-
-def _summary_from(values: Mapping[str, Any], round_: Round) -> QuerySummary:
-    known = {field.name for field in fields(QuerySummary)}
-    plain = {key: value for key, value in values.items() if key in known}
-    plain |= {
-        "changed": False,
-        "files": tuple(round_.dir / name for name in values["files"]),
-        "notes": tuple(values["notes"]),
-    }
-    return QuerySummary(**plain)
-
-
 class _Query:
     """One query under way: everything that its steps share.
 
@@ -192,12 +133,14 @@ class _Query:
     run is a round elsewhere.
     """
 
-    def __init__(self, context: RunContext, asking: Round, target: Round, request: str) -> None:
+    def __init__(self, context: RunContext, asking: Round, target: Round, shares: Shares) -> None:
+        self.shares = shares
+        self.packages: list[list[str]] = []
+        self.prices = review_prices(context.run, context.config.cost)
         self.context = context
         self.asking = asking
         self.round = target
         self.model: Model = load_model(asking.model_dir)
-        self.request = request
         self.scenes: dict[str, Scene] = context.scenes
         self.blocked, self.resting = blocked_pixels(context.run, self.scenes)
         self.states: Counter[str] = Counter()
@@ -219,7 +162,8 @@ class _Query:
             candidates = self.judge_scenes(judges, progress)
         selection = self.select(candidates, budget)
         regions = self.regions(candidates, selection)
-        return regions, self.summary(regions, selection, budget)
+        second = self.deal(regions, budget)
+        return regions, self.summary(regions, selection, budget, second)
 
     # --- judge ---------------------------------------------------------------------------------
 
@@ -268,7 +212,7 @@ class _Query:
                 blocked = self.blocked.setdefault(
                     scene.scene_id, np.zeros(scene.shape, dtype=np.bool_)
                 )
-                blocked[slices_of(region)] |= region.mask
+                blocked[slices(region.cell)] |= region.mask
 
     # --- choose --------------------------------------------------------------------------------
 
@@ -279,7 +223,13 @@ class _Query:
         all_tiles = [tile for tiles in self.context.tiles.values() for tile in tiles]
         return select(
             candidates,
-            region_costs(candidates, budget, config=config.cost, areas_m2=areas),
+            region_costs(
+                candidates,
+                budget,
+                config=self.prices.over(config.cost),
+                areas_m2=areas,
+                overlap=self.shares.overlap,
+            ),
             budget=budget,
             config=config.query,
             seed=seed_of(config.seed, "select", self.round.index),
@@ -304,8 +254,25 @@ class _Query:
             masks=masks,
             round_index=self.round.index,
             areas_m2=region_areas_m2(candidates, self.scenes),
-            seconds=cost_seconds(candidates.answers, config.cost),
+            seconds=cost_seconds(candidates.answers, self.prices.over(config.cost)),
         )
+
+    def deal(self, regions: Sequence[QueryRegion], budget: Budget) -> float:
+        """Share the regions out; gives back the minutes of the second reviews."""
+        if self.shares.packages == 1:
+            return 0.0
+        first = sum(region.cost_min for region in regions)
+        in_time = budget.unit == "seconds"
+        places, second = deal(
+            regions,
+            region_positions(regions, self.scenes),
+            packages=self.shares.packages,
+            overlap=self.shares.overlap,
+            seed=seed_of(self.context.config.seed, "packages", self.round.index),
+            spare_min=budget.amount / 60 - first if in_time else float("inf"),
+        )
+        self.packages = [[regions[place].region_id for place in own] for own in places]
+        return second
 
     def _masks(self, candidates: Candidates, chosen: NDArray[np.intp]) -> list[NDArray[np.bool_]]:
         masks: dict[int, NDArray[np.bool_]] = {}
@@ -320,72 +287,27 @@ class _Query:
                     masks[index] = pool_mask(source, window, state, self.blocked.get(scene_id))
         return [masks[int(index)] for index in chosen]
 
+    def files(self, regions: Sequence[QueryRegion]) -> list[ReviewFile]:
+        """The review files of the round, packages and scenes without a position apart."""
+        return review_files(self.round, regions, self.scenes, self.packages)
+
     def summary(
-        self, regions: Sequence[QueryRegion], selection: Selection, budget: Budget
+        self,
+        regions: Sequence[QueryRegion],
+        selection: Selection,
+        budget: Budget,
+        second_min: float,
     ) -> QuerySummary:
-        """What is asked, in numbers."""
-        areas = [region.area_m2 for region in regions]
-        known = [area for area in areas if area is not None]
-        return QuerySummary(
-            round=self.round.index,
-            changed=True,
-            files=tuple(path for path, _ in self._files(regions)),
-            regions=len(regions),
-            audit_regions=sum(region.audit for region in regions),
-            pixels=sum(region.pixels for region in regions),
-            area_ha=round(sum(known) / 1e4, 4) if len(known) == len(areas) else None,
-            minutes=round(sum(region.cost_min for region in regions), 2),
-            budget=budget.text,
-            unit=budget.unit,
-            spent=round(selection.spent, 6),
-            unspent=round(selection.remainder, 6),
-            states=dict(self.states),
-            notes=selection.notes,
-        )
-
-    # --- write ---------------------------------------------------------------------------------
-
-    def _files(self, regions: Sequence[QueryRegion]) -> list[tuple[Path, list[QueryRegion]]]:
-        used = {region.scene_id for region in regions}
-        groups = file_groups([self.scenes[scene_id] for scene_id in sorted(used)])
-        return [
-            (
-                self.round.queries(name),
-                [r for r in regions if r.scene_id in {scene.scene_id for scene in scenes}],
-            )
-            for name, scenes in groups
-        ]
-
-    def write(self, regions: Sequence[QueryRegion]) -> None:
-        """Review file, and the round's own record of what was asked."""
-        answers: list[Answer] = []
-        passport = read_record(self.asking.model_json, "model_hash")
-        for path, own in self._files(regions):
-            used = sorted({region.scene_id for region in own})
-            answers += write_review(
-                path,
-                regions=own,
-                scenes={scene_id: self.scenes[scene_id] for scene_id in used},
-                maps={scene_id: read_maps(self.round, self.scenes[scene_id]) for scene_id in used},
-                classes=self.context.manifest.classes,
-                config=self.context.config.output,
-                provenance={
-                    "geohsal": __version__,
-                    "run": self.context.manifest.name,
-                    "request": self.request,
-                    "model_hash": passport["model_hash"],
-                },
-            )
-        write_regions(self.round.regions, regions, self.scenes)
-        write_answers(answers_path(self.round), answers)
-
-    def write_record(self, summary: QuerySummary) -> None:
-        """query.json, last: from then on the round is queried."""
-        values = {field.name: getattr(summary, field.name) for field in fields(summary)}
-        values["files"] = [path.name for path in summary.files]
-        write_json(
-            self.round.query_json,
-            {"format_version": FORMAT_VERSION, "request": self.request, "summary": values},
+        """What is asked, in numbers; `second_min` are the minutes of second reviews."""
+        return summary_of(
+            regions,
+            selection,
+            budget,
+            round_index=self.round.index,
+            files=[file.path for file in self.files(regions)],
+            states=self.states,
+            dealt=Dealt(shares=self.shares, packages=self.packages, second_min=second_min),
+            prices=str(self.prices),
         )
 
 

@@ -1,7 +1,7 @@
 """Was the review worth it: where answers differ from the maps, and from earlier labels."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from geohsal.io.label_store import read_label_raster
 from geohsal.io.ledger import LedgerEntry, active_entries, decode_classes
 from geohsal.io.review_read import ReviewedRegion
 from geohsal.io.run import Round, Run
+from geohsal.query.cell_sums import expected_answers
 
 REFINED_BAND, TEACHER_BAND = 1, 2
 
@@ -35,20 +36,34 @@ class ReviewWorth:
     audit_refined_wrong: float | None
 
 
-def review_worth(round_: Round, regions: Sequence[ReviewedRegion]) -> ReviewWorth | None:
-    """How often the round's maps were wrong in done regions; None where there are no maps.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionWorth:
+    """One region held against the round's maps.
+
+    `pixels` got a class; in `teacher_wrong` and `refined_wrong` of them a map had said another.
+    `answers` is the number of answer polygons that the cost model expects.
+    """
+
+    audit: bool
+    pixels: int
+    teacher_wrong: int
+    refined_wrong: int
+    answers: int
+
+
+def region_worths(
+    round_: Round, regions: Sequence[ReviewedRegion], *, num_classes: int
+) -> dict[str, RegionWorth]:
+    """By region id; regions of scenes without maps are left out.
 
     Raises:
         RasterError: a map cannot be read.
     """
-    counts: Counter[tuple[bool, str]] = Counter()
+    found = {}
     for item in regions:
-        known = item.classes != IGNORE_INDEX
         path = round_.raster(item.region.scene_id, "class")
-        if not known.any():
-            continue
         if not path.exists():
-            return None
+            continue
         try:
             with quiet(), rasterio.open(path) as source:
                 refined, teacher = source.read(
@@ -56,10 +71,28 @@ def review_worth(round_: Round, regions: Sequence[ReviewedRegion]) -> ReviewWort
                 )
         except RasterioIOError as error:
             raise RasterError(f"{path}: cannot be read ({error}); query the round again") from None
-        audit = item.region.audit
-        counts[audit, "pixels"] += int(known.sum())
-        counts[audit, "teacher"] += int((teacher != item.classes)[known].sum())
-        counts[audit, "refined"] += int((refined != item.classes)[known].sum())
+        known = item.classes != IGNORE_INDEX
+        counts = np.bincount(refined[item.region.mask], minlength=IGNORE_INDEX + 1)[:num_classes]
+        expected = expected_answers(counts[None], np.array([item.region.pixels]))
+        found[item.region.region_id] = RegionWorth(
+            audit=item.region.audit,
+            pixels=int(known.sum()),
+            teacher_wrong=int((teacher != item.classes)[known].sum()),
+            refined_wrong=int((refined != item.classes)[known].sum()),
+            answers=int(expected[0]),
+        )
+    return found
+
+
+def review_worth(worths: Iterable[RegionWorth]) -> ReviewWorth | None:
+    """How often the round's maps were wrong in answered pixels; None where there are no maps."""
+    counts: Counter[tuple[bool, str]] = Counter()
+    for item in worths:
+        counts[item.audit, "pixels"] += item.pixels
+        counts[item.audit, "teacher"] += item.teacher_wrong
+        counts[item.audit, "refined"] += item.refined_wrong
+    if not counts:
+        return None
     return ReviewWorth(
         asked_pixels=counts[False, "pixels"],
         asked_teacher_wrong=_share(counts, False, "teacher"),

@@ -12,26 +12,23 @@ from rasterio.windows import Window
 from geohsal.data.sources import SceneCrops
 from geohsal.errors import DataError
 from geohsal.geo.scene import ClassInfo, Scene, SceneMaps
-from geohsal.geo.states import IGNORE_INDEX, PixelState
+from geohsal.geo.states import IGNORE_INDEX, STATE_COLORS, PixelState
 from geohsal.io.atomic import write_text
 from geohsal.io.cog import open_cog, write_cog
 from geohsal.io.gdal import quiet
-from geohsal.io.qgis_style import palette_qml
+from geohsal.io.qgis_raster import palette_qml
 from geohsal.io.run import RasterKind, Round
-
-STATE_COLORS = {
-    PixelState.NODATA: "#000000",
-    PixelState.LABELLED: "#332288",
-    PixelState.TRUSTED: "#dddddd",
-    PixelState.CONFIRMED: "#44aa99",
-    PixelState.CORRECTED: "#ddcc77",
-    PixelState.AMBIGUOUS: "#cc6677",
-    PixelState.NOVEL: "#882255",
-}
-"""Colour-blind-safe (Paul Tol's muted set)."""
 
 VIEW_SAMPLE = 1_000_000
 """Pixels that the stretch of the view is measured on, about."""
+
+COMPOSITES = (
+    ("red", "green", "blue"),
+    ("nir", "red", "green"),
+    ("swir1", "nir", "red"),
+    ("swir", "nir", "red"),
+)
+"""Bands drawn as red, green and blue: the first line of which a scene has all."""
 
 
 def write_maps(round_: Round, scene: Scene, maps: SceneMaps, classes: Sequence[ClassInfo]) -> None:
@@ -132,7 +129,7 @@ def read_teacher(round_: Round, scene: Scene, window: Window) -> NDArray[np.uint
 
 
 def write_view(path: Path, source: SceneCrops) -> None:
-    """Write the 8-bit picture of a scene: 2-98 % stretch of three bands, 0 where invalid."""
+    """Write the 8-bit picture of a scene: 2-98 % stretch per band, 0 (nodata) where invalid."""
     scene = source.scene
     picked = view_bands(scene.bands)
     low, high = _stretch(source, picked)
@@ -153,11 +150,15 @@ def write_view(path: Path, source: SceneCrops) -> None:
 
 
 def view_bands(bands: Sequence[str]) -> list[int]:
-    """Positions of red, green and blue where bands have those names, else of the first three."""
+    """Positions of the bands to draw: natural or false colour by name, else the first three.
+
+    Fewer than three bands make a grey picture of the first.
+    """
     names = [band.lower() for band in bands]
-    if {"red", "green", "blue"} <= set(names):
-        return [names.index(name) for name in ("red", "green", "blue")]
-    return [0, 1, 2] if len(names) >= 3 else [0, 0, 0]
+    for composite in COMPOSITES:
+        if set(composite) <= set(names):
+            return [names.index(name) for name in composite]
+    return [0, 1, 2] if len(names) >= 3 else [0]
 
 
 def _stretch(

@@ -1,21 +1,25 @@
 """Where a run stands: rounds, labels, what was spent, and the command that comes next."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rasterio.windows import Window
 
-from geohsal.config import load_config
+from geohsal.config import Config
+from geohsal.geo.budget import counted
 from geohsal.geo.states import IGNORE_INDEX
-from geohsal.io.atomic import read_json
+from geohsal.io.atomic import read_json, read_record
 from geohsal.io.label_store import read_label_raster
 from geohsal.io.ledger import LedgerEntry, active_entries, read_ledger
 from geohsal.io.manifest import Manifest, load_manifest
+from geohsal.io.qgis_project import project_path
+from geohsal.io.review_page import page_path
 from geohsal.io.run import Round, Run, Step, open_run
-from geohsal.io.run_tables import load_scenes
+from geohsal.io.run_tables import load_scenes, read_config
+from geohsal.workflows.review_time import prices_of
 
 STRIPE_ROWS = 1024
 
@@ -36,7 +40,10 @@ class RoundStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """A run as a whole; `labelled_pixels` maps class names to what training reads."""
+    """A run as a whole; `labelled_pixels` maps class names to what training reads.
+
+    `prices` says what a reviewer's time is counted at.
+    """
 
     run: Path
     name: str
@@ -48,6 +55,7 @@ class RunStatus:
     spent_minutes: float
     next_step: str
     next_command: str
+    prices: str = ""
 
 
 def status(run_dir: Path) -> RunStatus:
@@ -73,6 +81,7 @@ def status(run_dir: Path) -> RunStatus:
         spent_minutes=sum(entry.seconds for entry in entries) / 60,
         next_step=next_step,
         next_command=next_command,
+        prices=str(prices_of(entries, _config(run).cost)),
     )
 
 
@@ -82,7 +91,7 @@ def _round(round_: Round, entries: list[LedgerEntry]) -> RoundStatus:
     return RoundStatus(
         index=round_.index,
         step=round_.step,
-        regions=len(own),
+        regions=len({entry.region_id for entry in own}),
         spent_pixels=sum(entry.pixels for entry in own),
         spent_ha=_hectares(own),
         spent_minutes=sum(entry.seconds for entry in own) / 60,
@@ -117,20 +126,60 @@ def _stripes(run: Run) -> Iterator[tuple[str, Window]]:
 def _next(run: Run, current: Round) -> tuple[str, str]:
     """What comes next in words, and as a command."""
     if current.step == "tiled":
-        resumes = "resume the training" if current.checkpoint.exists() else "train"
-        return f"{resumes} of round {current.index}", _command("train", run.path)
+        what = "resume the training of" if current.checkpoint.exists() else "train"
+        return f"{what} round {current.index}{_to_settle(run, current)}", _command(
+            "train", run.path
+        )
     if current.step == "trained":
-        budget = load_config(run.config).query.budget if run.config.exists() else "200regions"
+        budget = _config(run).query.budget
         return (
             f"choose what to ask in round {current.index}",
             _command("query", run.path, "--budget", budget),
         )
-    files = sorted(current.dir.glob(f"{current.queries().stem}*.gpkg"))
-    names = " ".join(str(path) for path in files)
+    files = _review_files(current)
     return (
-        f"review {names} in QGIS, save, and take the answers of round {current.index} in",
+        f"review {_opened(files)}, save, and take the answers of round {current.index} in",
         _command("ingest", run.path, *files),
     )
+
+
+def _review_files(current: Round) -> list[Path]:
+    """The review files that the query wrote, by its record."""
+    names = read_record(current.query_json).get("summary", {}).get("files", [])
+    return [current.dir / name for name in names] or [current.queries()]
+
+
+def _opened(files: Sequence[Path]) -> str:
+    """What to open to review these files: projects in QGIS, pages in a browser."""
+    projects = [project_path(file) for file in files]
+    in_qgis = [
+        project if project.exists() else file for project, file in zip(projects, files, strict=True)
+    ]
+    pages = [path for path in map(page_path, files) if path.exists()]
+    words = f"{_named(in_qgis)} in QGIS"
+    return f"{words} (or {_named(pages)} in a browser)" if pages else words
+
+
+def _named(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _to_settle(run: Run, current: Round) -> str:
+    """A reminder that differences of reviewers can be settled only now."""
+    if current.index == 0:
+        return ""
+    last = run.round(current.index - 1)
+    pixels = read_record(last.ingest_json).get("conflict_pixels", 0)
+    if not pixels:
+        return ""
+    return (
+        f"; before that, {pixels:,} px in which reviewers of round {last.index} differ can be "
+        f"settled in {last.conflicts}"
+    )
+
+
+def _config(run: Run) -> Config:
+    return read_config(run) if run.config.exists() else Config()
 
 
 def _command(*words: str | Path) -> str:
@@ -143,7 +192,7 @@ def status_lines(summary: RunStatus) -> list[str]:
     for item in summary.rounds:
         words = f"round {item.index}: {item.step}"
         if item.regions:
-            words += f", {item.regions} regions answered ({_spent(item)})"
+            words += f", {counted(item.regions, 'region')} answered ({_spent(item)})"
         if item.oa is not None and item.miou is not None:
             words += f", overall accuracy {100 * item.oa:.1f} %, mIoU {item.miou:.3f}"
         lines.append(words)
@@ -151,6 +200,7 @@ def status_lines(summary: RunStatus) -> list[str]:
     lines.append("labelled pixels:")
     lines += [f"  {name:{width}} {count:>12,}" for name, count in summary.labelled_pixels.items()]
     lines.append(f"spent: {_spent(summary)}")
+    lines.append(f"review time: {summary.prices}")
     lines += [f"next: {summary.next_step}", f"  {summary.next_command}"]
     return lines
 

@@ -9,18 +9,15 @@ same run. `agree` is the share of pixels whose 16 neighbours are those of the de
 """
 
 import argparse
-import csv
 import importlib
 import importlib.util
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from measure import RESULTS, append_rows, commit, cpu_machine
 from torch import Tensor
 
 from geohsal.kernels.knn.op import _passes
@@ -152,22 +149,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    out = options.out or Path(__file__).parent / "results" / f"knn_{options.device}.csv"
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    out = options.out or RESULTS / f"knn_{options.device}.csv"
     name = torch.cuda.get_device_name() if options.device == "cuda" else "no GPU"
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {name}"
+    where = {"commit": commit(), "machine": f"{cpu_machine()}, {name}"}
     for shape in CPU_SHAPES if options.device == "cpu" else CUDA_SHAPES:
         rows = bench(*shape, device=options.device, repeats=options.repeats)
         for row in rows:
             print({key: row[key] for key in ("bank", "dim", "method", "p50_ms", "ratio", "agree")})
-        fresh = not out.exists()
-        with out.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
-            if fresh:
-                writer.writeheader()
-            writer.writerows({"commit": commit, "machine": machine} | row for row in rows)
+        append_rows(out, COLUMNS, [where | row for row in rows])
 
 
 if __name__ == "__main__":

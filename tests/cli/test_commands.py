@@ -60,10 +60,12 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     ("argv", "args", "kwargs"),
     [
         (
-            "query RUN --budget 2% --workers 3 --device cpu --dry-run",
+            "query RUN --budget 2% --packages 3 --overlap 10% --workers 3 --device cpu --dry-run",
             (Path("RUN"),),
             {
                 "budget": "2%",
+                "packages": 3,
+                "overlap": "10%",
                 "overwrite": False,
                 "workers": 3,
                 "device": "cpu",
@@ -82,11 +84,15 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
             },
         ),
         (
-            "ingest RUN a.gpkg b.gpkg",
+            "ingest RUN a.gpkg b.gpkg --accept-valid",
             (Path("RUN"), (Path("a.gpkg"), Path("b.gpkg"))),
-            {"undo": False, "dry_run": False},
+            {"undo": False, "accept_valid": True, "accept_partial": False, "dry_run": False},
         ),
-        ("ingest RUN --undo", (Path("RUN"), ()), {"undo": True, "dry_run": False}),
+        (
+            "ingest RUN --undo",
+            (Path("RUN"), ()),
+            {"undo": True, "accept_valid": False, "accept_partial": False, "dry_run": False},
+        ),
         (
             "predict RUN a.tif -o maps",
             (Path("RUN"), ("a.tif",)),
@@ -148,7 +154,7 @@ def test_json_is_one_object_and_nothing_else(recorder: Recorder) -> None:
 
 
 def test_people_get_a_line_per_field(recorder: Recorder) -> None:
-    result = CliRunner().invoke(cli, ["ingest", "RUN", "--undo"])
+    result = CliRunner().invoke(cli, ["answer", "RUN", "q.gpkg", "-o", "r.gpkg"])
     assert result.stdout.splitlines() == [
         "path:    RUN/q.gpkg",
         "regions: 12",

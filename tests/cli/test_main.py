@@ -98,6 +98,7 @@ def test_no_command_shows_the_help() -> None:
         (["config", "show", "--set", "train.stepps=3"], 2, "did you mean 'steps'?"),
         (["config", "show", "--set", "train.steps"], 2, "write it as section.key=value"),
         (["config", "show", "--set", "train.steps=0"], 2, "train.steps"),
+        (["config", "show", "--set", "query.budget=lots"], 2, "query.budget: must be a number"),
         (["config", "show", "-c", "nowhere.yaml"], 2, "config nowhere.yaml: cannot be read"),
         (["train", "nowhere"], 2, "nowhere: not a run (no such folder); make one with: geohsal"),
         (["status", "nowhere"], 2, "nowhere: not a run (no such folder); make one with: geohsal"),

@@ -1,7 +1,8 @@
 import pytest
 
-from geohsal.errors import BudgetError
-from geohsal.geo.budget import parse_budget
+from geohsal.config import config_from_dict
+from geohsal.errors import BudgetError, ConfigError
+from geohsal.geo.budget import counted, parse_budget, parse_share
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,33 @@ def test_amounts_are_described_in_their_unit():
     assert parse_budget("45min", pool_pixels=1).describe(90) == "1.5 min"
     assert parse_budget("1ha", pool_pixels=1).describe(1234.5) == "1,234 m2"
     assert parse_budget("5px", pool_pixels=1).describe(1200) == "1,200 pixels"
+
+
+def test_a_bad_budget_in_the_settings_is_noticed_where_they_are_read():
+    with pytest.raises(
+        ConfigError, match=r"x: query\.budget: must be a number with a unit, such as"
+    ):
+        config_from_dict({"query": {"budget": "45 hours"}}, where="x")
+    assert config_from_dict({"query": {"budget": "45 min"}}, where="x").query.budget == "45 min"
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("10%", 0.1), ("0.25", 0.25), (" 100 % ", 1.0), ("0", 0.0), ("2.5%", 0.025)]
+)
+def test_shares_as_people_write_them(text, share):
+    assert parse_share(text, name="--overlap") == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "10", "-1%", "101%", "a tenth", "nan", "1.5"])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(BudgetError, match=r"--overlap '.*': not a share; write 10% or 0\.1"):
+        parse_share(text, name="--overlap")
+
+
+def test_one_thing_is_not_many():
+    assert [counted(n, "region") for n in (0, 1, 2, 1200)] == [
+        "0 regions",
+        "1 region",
+        "2 regions",
+        "1,200 regions",
+    ]

@@ -1,10 +1,12 @@
-"""A tiny synthetic landscape, made once."""
+"""A tiny synthetic landscape, and runs on it, made once."""
 
+import shutil
 from pathlib import Path
 
 import pytest
-from tiny_run import TINY_SETTINGS
+from tiny_run import TINY_SETTINGS, geohsal
 
+from geohsal.io.run import Run, open_run
 from geohsal.workflows.landscape import write_landscape
 
 
@@ -15,3 +17,29 @@ def tiny_landscape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = write_landscape(folder, shape=(192, 224))
     (folder / "settings.yaml").write_text(TINY_SETTINGS, "utf-8")
     return manifest
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_landscape: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose first round is trained."""
+    folder = tmp_path_factory.mktemp("shared") / "run"
+    geohsal("tile", tiny_landscape, "-o", folder, "-c", tiny_landscape.parent / "settings.yaml")
+    geohsal("train", folder)
+    return open_run(folder)
+
+
+@pytest.fixture(scope="session")
+def shared_out(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same, queried in two packages, with what two people answered beside it."""
+    folder = tmp_path_factory.mktemp("asked")
+    shutil.copytree(trained.path, folder / "run")
+    run = open_run(folder / "run")
+    said = geohsal(
+        "query", run.path, "--budget", "10regions", "--packages", "2", "--overlap", "20%"
+    )
+    assert "2 regions in two packages: paid for once, but the minutes of both" in said.stdout
+    assert "package 1: 6 regions" in said.stdout
+    for number, noise in ((1, 0.1), (2, 0.3)):
+        path = run.round(0).queries(package=number)
+        geohsal("answer", run.path, path, "-o", folder / f"r{number}.gpkg", "--noise", noise)
+    return run

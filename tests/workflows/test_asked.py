@@ -9,10 +9,11 @@ import pyogrio
 import pytest
 from tiny_run import geohsal
 
+from geohsal.geo.patches import slices
 from geohsal.io.round_record import read_regions
 from geohsal.io.run import Run, open_run
 from geohsal.workflows import asked
-from geohsal.workflows.asked import blocked_pixels, slices_of
+from geohsal.workflows.asked import blocked_pixels
 from geohsal.workflows.context import open_context
 
 
@@ -41,7 +42,7 @@ def test_done_regions_are_blocked_and_doubtful_ones_rest(ingested: Run) -> None:
     blocked, resting = blocked_pixels(ingested, context.scenes)
     done = regions[0]
     assert list(blocked) == [done.scene_id]
-    assert np.array_equal(blocked[done.scene_id][slices_of(done)], done.mask)
+    assert np.array_equal(blocked[done.scene_id][slices(done.cell)], done.mask)
     assert int(blocked[done.scene_id].sum()) == done.pixels
     assert {region.region_id for region, _ in resting} == {r.region_id for r in regions[1:3]}
 

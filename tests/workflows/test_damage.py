@@ -64,6 +64,25 @@ def test_a_refused_query_leaves_the_old_one(run: Run) -> None:
     assert run.round(0).step == "queried"
 
 
+def test_a_query_killed_before_its_project_is_completed_by_the_same_command(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    round_, command = run.round(0), ("query", run.path, "--budget", "4regions")
+    project = round_.queries().with_suffix(".qgz")
+    before = project.read_bytes()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("geohsal.workflows.query_write.write_project", killed)
+        geohsal(*command, "--overwrite", code=130)
+    assert round_.step == "trained"
+    assert not project.exists()
+    geohsal(*command)
+    assert project.read_bytes() == before
+
+
 def test_weights_that_differ_from_their_hash_are_refused(run: Run) -> None:
     weights = run.round(0).model_dir / "model.safetensors"
     content = bytearray(weights.read_bytes())

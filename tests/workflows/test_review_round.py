@@ -32,7 +32,7 @@ from geohsal.io.review_file import write_review
 from geohsal.io.round_record import answers_path, write_answers, write_regions
 from geohsal.io.run import Round, Run, open_run
 from geohsal.io.run_tables import load_scenes
-from geohsal.workflows import ingest as ingest_module
+from geohsal.workflows import ingest_record
 from geohsal.workflows.answer import answer
 from geohsal.workflows.export import export
 from geohsal.workflows.ingest import ingest
@@ -363,6 +363,21 @@ def test_part_of_the_regions_is_enough(queried: Queried) -> None:
     assert len(active_entries(read_ledger(queried.run.ledger))) == 1
 
 
+def test_a_scene_whose_file_is_missing_is_named(
+    make_queried: Callable[..., Queried], tmp_path: Path
+) -> None:
+    queried = make_queried(("grid", "turned"))
+    one, other = queried.files
+    tick(one)
+    with pytest.raises(
+        ReviewError, match=rf"{other.name} \(3 regions\) is missing; give all files"
+    ):
+        ingest(queried.path, [one])
+    summary = ingest(queried.path, [one], accept_partial=True)
+    assert (summary.done, summary.todo) == (3, 3)
+    assert f"{other.name} (3 regions) is missing; what only they" in " ".join(summary.notes)
+
+
 def test_ingest_in_the_wrong_order_is_refused(queried: Queried) -> None:
     tick(queried.files[0])
     queried.run.round(0).query_json.unlink()
@@ -412,7 +427,7 @@ def test_a_killed_ingest_is_finished_by_the_same_command(
     queried: Queried, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
 ) -> None:
     tick(queried.files[0])
-    real = getattr(ingest_module, step)
+    real = getattr(ingest_record, step)
 
     def dies(*args: Any, **kwargs: Any) -> None:
         if after:
@@ -420,7 +435,7 @@ def test_a_killed_ingest_is_finished_by_the_same_command(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_module, step, dies)
+        patch.setattr(ingest_record, step, dies)
         with pytest.raises(Killed):
             ingest(queried.path, queried.files)
     ingest(queried.path, queried.files)
@@ -437,14 +452,14 @@ def test_a_killed_undo_is_finished_by_the_same_command(
     before = queried.labels("utm")
     tick(queried.files[0])
     ingest(queried.path, queried.files)
-    real = getattr(ingest_module, step)
+    real = getattr(ingest_record, step)
 
     def dies(*args: Any, **kwargs: Any) -> None:
         real(*args, **kwargs)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_module, step, dies)
+        patch.setattr(ingest_record, step, dies)
         with pytest.raises(Killed):
             ingest(queried.path, undo=True)
     with pytest.raises(RunError, match="an undo of round 0 was interrupted; finish it"):
@@ -463,7 +478,7 @@ def test_other_answers_after_a_kill_replace_the_half_taken_ones(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_module, "write_answers_file", dies)
+        patch.setattr(ingest_record, "write_answers_file", dies)
         with pytest.raises(Killed):
             ingest(queried.path, queried.files)
     tick(queried.files[0], "skipped", queried.regions[0].region_id)

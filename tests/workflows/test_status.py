@@ -83,7 +83,27 @@ def test_a_trained_round_is_queried_and_a_queried_one_reviewed(run: Run) -> None
     summary = status(run.path)
     assert summary.rounds[0].step == "queried"
     assert summary.next_command == f"geohsal ingest '{run.path}' '{round_.queries()}'"
-    assert "in QGIS" in summary.next_step
+    assert summary.next_step.startswith(f"review {round_.queries()} in QGIS, save")
+
+
+def test_what_to_open_is_named_for_every_package(run: Run) -> None:
+    round_ = run.round(0)
+    write_json(round_.model_json, {})
+    files = [round_.queries(package=number) for number in (1, 2)]
+    for path in (*files, round_.dir / "queries_r000_p1_anna.gpkg"):
+        path.touch()
+        path.with_suffix(".qgz").touch()
+        path.with_suffix(".html").touch()
+    write_json(round_.query_json, {"summary": {"files": [path.name for path in files]}})
+    projects, pages = (
+        ", ".join(str(path.with_suffix(suffix)) for path in files) for suffix in (".qgz", ".html")
+    )
+    summary = status(run.path)
+    assert summary.next_step == (
+        f"review {projects} in QGIS (or {pages} in a browser), save, and take the answers of "
+        "round 0 in"
+    )
+    assert summary.next_command == f"geohsal ingest '{run.path}' '{files[0]}' '{files[1]}'"
 
 
 def test_what_was_spent_is_summed_per_round_and_undone_rounds_do_not_count(run: Run) -> None:
