@@ -47,6 +47,7 @@ def command(
 
     Of the newest queried round. FILE ends in .gpkg (styled for QGIS), .parquet or .fgb.
     """
+    from geohsal.geo.budget import counted
     from geohsal.workflows.export import export
 
     summary = export(
@@ -57,4 +58,5 @@ def command(
         simplify_px=simplify_px,
         overwrite=overwrite,
     )
-    report.result(summary)
+    same = f"nothing to do: {summary.out} is up to date ({counted(summary.polygons, 'polygon')})"
+    report.result(summary, None if summary.written else [same])

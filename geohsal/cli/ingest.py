@@ -73,7 +73,6 @@ def ingest_lines(summary: "IngestSummary") -> Iterator[str]:
             f"round {summary.round} {done} and under review again: "
             f"{counted(summary.done, 'done region')} ({summary.labelled_pixels:,} px)"
         )
-        yield f"review time: {summary.prices}"
         return
     if summary.action in ("settled", "would settle"):
         done = "settled" if summary.action == "settled" else "would be settled"

@@ -79,6 +79,8 @@ def query_lines(summary: "QuerySummary") -> Iterator[str]:
     """What is asked, what it costs, and where the files are."""
     from geohsal.geo.budget import amount_text, counted
 
+    if not summary.changed:
+        yield f"nothing to do: round {summary.round} is already queried like this"
     area = "" if summary.area_ha is None else f", {summary.area_ha:.2f} ha"
     yield (
         f"round {summary.round}: {counted(summary.regions, 'region')} "

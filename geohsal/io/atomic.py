@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,9 @@ from geohsal.errors import DataError
 PART = ".part"
 """Marks names that are not finished; anything with it may be deleted."""
 
+OLD_S = 24 * 3600
+"""An unfinished file that is older belongs to a command that was killed."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -23,6 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         DataError: the folder cannot be written or the disk is full.
     """
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{PART}{path.suffix}")
+    _clear_old(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -36,6 +42,15 @@ def replacing(path: Path) -> Iterator[Path]:
                 shutil.rmtree(part)
             else:
                 part.unlink(missing_ok=True)
+
+
+def _clear_old(path: Path) -> None:
+    """Remove what killed commands left of this file, once no command can still be at it."""
+    own = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}{re.escape(PART + path.suffix)}")
+    with suppress(OSError):  # whether the folder can be written shows when it is
+        for found in path.parent.iterdir():
+            if own.fullmatch(found.name) and time.time() - found.lstat().st_mtime > OLD_S:
+                shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
 
 
 def _sync(part: Path) -> None:

@@ -1,5 +1,6 @@
 """conflicts_rNNN.gpkg: where reviewers of a round differ, to be settled in QGIS and ingested."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def write_conflicts(
         regions: those with conflicts.
         scenes: by scene id.
         classes: in the order of their ids.
-        provenance: `run` and `round`.
+        provenance: `run`, `round` and `conflicts`, see `conflict_set`.
 
     Raises:
         DataError: the file cannot be written.
@@ -108,6 +109,25 @@ def write_conflicts(
     record = {**provenance, "format_version": FORMAT_VERSION, "kind": KIND}
     with replacing(path) as part:
         write_geopackage(part, tables, classes=classes, provenance=record)
+
+
+def conflict_set(regions: Sequence[ReviewedRegion]) -> str | None:
+    """Names differences by region, pixels and the classes given there; None where there are none.
+
+    The order of the reviews and who wrote them do not matter.
+    """
+    digest, found = hashlib.sha256(), False
+    for item in sorted(regions, key=lambda item: item.region.region_id):
+        if not item.conflict.any():
+            continue
+        found = True
+        said = np.sort(np.stack([review.classes for review in item.reviews]), axis=0)
+        first = said[0]
+        other = np.where((said != first) & (said != IGNORE_INDEX), said, 0).max(axis=0)
+        digest.update(f"{item.region.region_id} {item.conflict.shape}".encode())
+        for array in (item.conflict, first[item.conflict], other[item.conflict]):
+            digest.update(np.ascontiguousarray(array, dtype=np.uint8).tobytes())
+    return digest.hexdigest() if found else None
 
 
 def _add(rows: RowList, item: ReviewedRegion, scene: Scene, crs: Any) -> None:
@@ -163,7 +183,14 @@ def read_conflicts_origin(path: Path) -> Origin:
         raise ReviewError(
             f"{path}: carries no record of its round; settle the file that ingest wrote"
         )
-    return Origin(name=path.name, round=index, run=record.get("run"), content=content)
+    listed = record.get("conflicts")
+    return Origin(
+        name=path.name,
+        round=index,
+        run=record.get("run"),
+        content=content,
+        conflicts=listed if isinstance(listed, str) else None,
+    )
 
 
 def _layers(copy: Path, path: Path) -> list[str]:

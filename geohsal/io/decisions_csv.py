@@ -1,12 +1,14 @@
 """decisions.csv: what a person decided on the review page of a round, one row per region.
 
 The page writes UTF-8 with commas; what a spreadsheet makes of it when saving (a byte-order mark,
-semicolons, `2.0` for 2, empty lines, more columns) is read as well. A row without a status says
-nothing. Every row carries the round and the request of the query, so that no other run takes it.
+semicolons, `sep=;`, `2.0` for 2, empty lines, more columns, other letter case) is read as well. A
+row without a status and a class says nothing. Every row carries the round and the request of the
+query, so that no other run takes it.
 """
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ COLUMNS = (
 SHOWN = 10
 """Problems that one message names; the rest is counted."""
 
+_SEPARATOR = re.compile(r'\s*"?sep=.', re.IGNORECASE)
 _READ = tuple(name for name in COLUMNS if name != "class_name")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Text that begins so is written with an apostrophe before it: spreadsheets would compute it."""
@@ -57,7 +60,7 @@ def read_decisions(path: Path) -> list[Decision]:
     """
     found: list[Decision] = []
     problems: list[str] = []
-    first_at: dict[str, int] = {}
+    first_at: dict[str, tuple[int, Decision]] = {}
     for line, row in _rows(path):
         try:
             decision = _decision(row)
@@ -66,12 +69,13 @@ def read_decisions(path: Path) -> list[Decision]:
             continue
         if decision is None:
             continue
-        before = first_at.setdefault(decision.region_id, line)
-        if before != line:
+        before, said = first_at.setdefault(decision.region_id, (line, decision))
+        if said is decision:
+            found.append(decision)
+        elif said != decision:
             problems.append(
                 f"row {line}: region {decision.region_id} is already decided in row {before}"
             )
-        found.append(decision)
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ReviewError(f"{path}: {'; '.join(problems[:SHOWN])}{more}")
@@ -114,12 +118,15 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise ReviewError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise ReviewError(f"{path}: is not UTF-8; save it as CSV UTF-8") from None
-    lines = text.splitlines()
-    head = lines[0] if lines else ""
+    head, _, rest = text.partition("\n")
+    skipped = 1 if _SEPARATOR.match(head) else 0  # what Excel puts above the head
+    if skipped:
+        text, (head, _, _) = rest, rest.partition("\n")
     delimiter = max(",;\t", key=head.count)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        missing = [name for name in _READ if name not in (reader.fieldnames or ())]
+        reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+        missing = [name for name in _READ if name not in reader.fieldnames]
         if missing:
             raise ReviewError(
                 f"{path}: not a decisions file (no column {', '.join(missing)}); give the "
@@ -128,7 +135,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         for row in reader:
             cells = {name: (row[name] or "").strip() for name in _READ}
             if any(cells.values()):
-                yield reader.line_num, cells
+                yield skipped + reader.line_num, cells
     except csv.Error as error:
         raise ReviewError(f"{path}: not a CSV file ({error})") from None
 
@@ -142,8 +149,9 @@ def _decision(row: Mapping[str, str]) -> Decision | None:
     region_id, status = row["region_id"], row["status"].lower()
     if not region_id:
         raise ValueError("has no region_id")
-    if not status:
+    if not status and not row["assigned_class"]:
         return None
+    status = status or "todo"
     if status not in STATUSES:
         raise ValueError(f"status {row['status']!r} is none of {', '.join(STATUSES)}")
     return Decision(

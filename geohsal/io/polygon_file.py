@@ -103,6 +103,17 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def count_polygons(path: Path) -> int:
+    """How many polygons a file that `write_polygons` wrote holds."""
+    if path.suffix == ".parquet":
+        return int(pq.read_metadata(path).num_rows)
+    layers = [name for name, geometry in pyogrio.list_layers(path) if geometry]
+    return sum(
+        int(pyogrio.read_info(path, layer=name, force_feature_count=True)["features"])
+        for name in layers
+    )
+
+
 def _write_geopackage(
     path: Path, layers: Sequence[PolygonLayer], classes: Sequence[ClassInfo], text: str
 ) -> None:

@@ -34,7 +34,9 @@ def read_decided_origin(path: Path) -> Origin:
     return Origin(name=path.name, round=found.round, run=None, content=content)
 
 
-def read_decided(path: Path, asked: Asked, *, round_: Round, sieve_px: int) -> ReviewedFile:
+def read_decided(
+    path: Path, asked: Asked, *, round_: Round, sieve_px: int, name: str = ""
+) -> ReviewedFile:
     """Decisions as if they had been made in the review file.
 
     Args:
@@ -42,6 +44,7 @@ def read_decided(path: Path, asked: Asked, *, round_: Round, sieve_px: int) -> R
         asked: what was asked.
         round_: whose class rasters the answers were prefilled from.
         sieve_px: as when they were.
+        name: names it among others; else its file name does.
 
     Raises:
         ReviewError: it is of another round or query.
@@ -59,7 +62,7 @@ def read_decided(path: Path, asked: Asked, *, round_: Round, sieve_px: int) -> R
             "the page that was written for this round"
         )
     content = read_decided_origin(path).content
-    file = ReviewedFile(path=path, name=path.name, content=content, crs=None)
+    file = ReviewedFile(path=path, name=name or path.name, content=content, crs=None)
     for number, decision in enumerate(read_decisions(path), start=1):
         row = _region_row(file, decision, number, asked)
         if row is not None:
@@ -81,6 +84,10 @@ def _region_row(
     assigned, problem = parse_class(decision.assigned_class, asked.num_classes)
     if problem:
         file.problems.append(f"row of region {decision.region_id}: assigned_class {problem}")
+    if decision.status != "done" and assigned is not None:
+        file.notes.append(
+            f"region {decision.region_id}: has a class, but its status is {decision.status}"
+        )
     return RegionRow(
         region_id=decision.region_id,
         fids=(number,),

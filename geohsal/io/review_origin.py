@@ -32,12 +32,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a file says of itself; `content` names what it holds. None: it does not say."""
+    """What a file says of itself; `content` names what it holds. None: it does not say.
+
+    `conflicts` names the differences that a conflicts file lists.
+    """
 
     name: str
     round: int | None
     run: str | None
     content: str
+    conflicts: str | None = None
 
 
 def read_origin(source: Source) -> Origin:

@@ -24,15 +24,21 @@ _CANNOT = {
     ".shp": "a shapefile cuts field names to ten letters; save the layer as GeoPackage or GeoJSON",
     ".qgz": "a QGIS project, which holds no answers; give the review file, queries_rNNN.gpkg",
     ".qgs": "a QGIS project, which holds no answers; give the review file, queries_rNNN.gpkg",
+    ".html": "the review page, which holds no answers; download decisions.csv from this page and "
+    "hand that in",
     ".zip": "an archive; unpack it and give the review file in it",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One review: where its layers `query_regions` and `answers` lie, as (file, layer)."""
+    """One review: where its layers `query_regions` and `answers` lie, as (file, layer).
+
+    `label` names it among others; else its file names do.
+    """
 
     layers: Mapping[str, tuple[Path, str]]
+    label: str = ""
 
     @property
     def path(self) -> Path:
@@ -46,8 +52,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        """File names, for messages and records."""
-        return " + ".join(path.name for path in self.paths)
+        """The label or the file names, for messages and records."""
+        return self.label or " + ".join(path.name for path in self.paths)
 
     @property
     def as_written(self) -> bool:
@@ -55,6 +61,19 @@ class Source:
         return len(self.paths) == 1 and all(
             layer.lower() == name for name, (_, layer) in self.layers.items()
         )
+
+
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """File names, with as many parent folders as tell files of one name apart."""
+    parts = {path: path.absolute().parts for path in paths}
+    names = {}
+    for path, own in parts.items():
+        alike = [other for other in parts.values() if other[-1] == own[-1] and other != own]
+        depth = 1
+        while any(other[-depth:] == own[-depth:] for other in alike):
+            depth += 1
+        names[path] = "/".join(own[-depth:])
+    return names
 
 
 def is_conflicts(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """`geohsal export`: the round's map of whole scenes as seamless polygons."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from geohsal.io.polygon_file import (
     SUFFIXES,
     PolygonBatch,
     PolygonLayer,
+    count_polygons,
     read_record,
     write_polygons,
 )
@@ -104,10 +106,13 @@ def export(
     )
     if out.exists() and not overwrite:
         if read_record(out) == request:
-            return summary
+            return replace(summary, polygons=count_polygons(out))
         raise RequestError(f"{out}: exists and is of another request; give --overwrite")
     if out.suffix != ".gpkg" and len(file_groups(scenes[name] for name in present)) > 1:
         raise RequestError(f"{out}: scenes without a common ground need layers; write a .gpkg")
+    folder = out.parent
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise DataError(f"{out}: cannot be written (no permission to write in folder {folder})")
     work = _Export(run=run, round=round_, classes=classes, request=request, folder=out.parent)
     return work.write(summary, [scenes[name] for name in present])
 

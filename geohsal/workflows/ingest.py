@@ -1,49 +1,50 @@
 """`geohsal ingest`: reviewed regions become labels, once, in an order that a kill cannot break."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geohsal.errors import RequestError, ReviewError, RunError
 from geohsal.geo.budget import counted
 from geohsal.geo.scene import QueryRegion, Scene
 from geohsal.io.atomic import read_record
-from geohsal.io.conflict_file import read_conflicts_origin
+from geohsal.io.conflict_file import conflict_set, read_conflicts_origin
 from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.io.manifest import Manifest, load_manifest
 from geohsal.io.review_decisions import SUFFIX, read_decided, read_decided_origin
 from geohsal.io.review_origin import Asked, Origin, foreign, read_origin
 from geohsal.io.review_read import ReviewedRound, read_reviews
 from geohsal.io.review_rows import read_file
-from geohsal.io.review_source import Source, gather, is_conflicts
+from geohsal.io.review_source import Source, gather, is_conflicts, short_names
 from geohsal.io.round_record import answers_path, read_answers, read_regions
 from geohsal.io.run import Round, Run, open_run
 from geohsal.io.run_tables import load_scenes, read_config
 from geohsal.workflows.ingest_record import (
+    burnt_pixels,
     close_round,
     entries_of,
+    outdated_conflicts,
     rebuild,
     record_conflicts,
     record_entries,
-    standing,
     take_back,
 )
-from geohsal.workflows.ingest_settle import read_settled, settle_review, settle_round
+from geohsal.workflows.ingest_settle import read_settled, refuse_others, settle_review, settle_round
 from geohsal.workflows.ingest_summary import IngestSummary, conflict_notes, summary_of
 from geohsal.workflows.review_files import not_handed_in, review_files
 from geohsal.workflows.review_time import prices_of
 from geohsal.workflows.review_worth import label_changes, region_worths, review_worth
+from geohsal.workflows.standing import interrupted_undo, refuse_half_undone, standing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
-    """What was handed in, by kind, and what each says of itself."""
+    """What was handed in, by kind, and what each says of itself; `origins` are of the first two."""
 
     reviews: tuple[Source, ...]
-    decisions: tuple[Path, ...]
-    conflicts: tuple[Path, ...]
+    decisions: Mapping[Path, Origin]
+    conflicts: Mapping[Path, Origin]
     origins: tuple[Origin, ...]
-    conflict_origins: tuple[Origin, ...]
 
     def __str__(self) -> str:
         paths = [path for source in self.reviews for path in source.paths]
@@ -96,19 +97,22 @@ def _sort(paths: Sequence[Path], manifest: Manifest) -> _Given:
     decisions = tuple(path for path in paths if path.suffix.lower() == SUFFIX)
     rest = [path for path in paths if path not in decisions]
     conflicts = tuple(path for path in rest if is_conflicts(path))
-    reviews = tuple(gather([path for path in rest if path not in conflicts]))
-    origins = [*map(read_origin, reviews), *map(read_decided_origin, decisions)]
-    of_conflicts = [read_conflicts_origin(path) for path in conflicts]
-    for path, origin in zip(conflicts, of_conflicts, strict=True):
+    names = short_names(paths)
+    reviews = tuple(
+        replace(source, label=" + ".join(names[path] for path in source.paths))
+        for source in gather([path for path in rest if path not in conflicts])
+    )
+    decided = {p: replace(read_decided_origin(p), name=names[p]) for p in decisions}
+    of_conflicts = {p: replace(read_conflicts_origin(p), name=names[p]) for p in conflicts}
+    for path, origin in of_conflicts.items():
         other = foreign(origin.run, manifest.name)
         if other:
             raise ReviewError(f"{path}: {other}")
     return _Given(
         reviews=reviews,
-        decisions=decisions,
-        conflicts=conflicts,
-        origins=tuple(origins),
-        conflict_origins=tuple(of_conflicts),
+        decisions=decided,
+        conflicts=of_conflicts,
+        origins=(*map(read_origin, reviews), *decided.values()),
     )
 
 
@@ -118,8 +122,10 @@ def _already_in(run: Run, manifest: Manifest, given: _Given, dry_run: bool) -> I
     for index in range(current):
         known = read_record(run.round(index).ingest_json, "files")["files"]
         new = [item for item in given.origins if item.content not in known.values()]
-        settle = [item for item in given.conflict_origins if item.round == index]
-        unsettled = [item for item in settle if item.content not in known.values()]
+        settle = {path: item for path, item in given.conflicts.items() if item.round == index}
+        unsettled = {
+            path: item for path, item in settle.items() if item.content not in known.values()
+        }
         names = ", ".join(sorted(known))
         for item in new:
             other = foreign(item.run, manifest.name)
@@ -135,21 +141,12 @@ def _already_in(run: Run, manifest: Manifest, given: _Given, dry_run: bool) -> I
         if new or len(settle) < len(given.conflicts):
             continue
         if not standing(run, index):
-            raise _interrupted_undo(run, index)
+            raise interrupted_undo(run, index)
         if unsettled:
-            both = zip(given.conflicts, given.conflict_origins, strict=True)
-            paths = [path for path, item in both if item in unsettled]
-            return settle_round(run, manifest, run.round(index), paths, dry_run=dry_run)
+            return settle_round(run, manifest, run.round(index), unsettled, dry_run=dry_run)
         note = f"round {index} holds the answers of {names} already"
         return IngestSummary(action="nothing", round=index, notes=(note,))
     return None
-
-
-def _interrupted_undo(run: Run, index: int) -> RunError:
-    return RunError(
-        f"{run.path}: an undo of round {index} was interrupted; finish it first: "
-        f"geohsal ingest {run.path} --undo"
-    )
 
 
 class _Ingest:
@@ -180,22 +177,23 @@ class _Ingest:
 
     def _check_step(self) -> None:
         run, round_ = self.run, self.round
+        refuse_half_undone(run)
         if round_.step != "queried":
             todo = "train" if round_.step == "tiled" else "query"
             raise RunError(
                 f"{run.path}: round {round_.index} is {round_.step}, nothing of it is under "
                 f"review; run: geohsal {todo} {run.path}"
             )
-        last = round_.index - 1
-        if last >= 0 and not standing(run, last):
-            raise _interrupted_undo(run, last)
 
     def take(self, *, accept_valid: bool, accept_partial: bool, dry_run: bool) -> IngestSummary:
         """Check, then write: ledger, labels, conflicts, and the round's record last."""
         review = self._read(accept_valid)
         missing = self._missing(review, accept_partial)
+        differing = [item for item in review.regions if item.conflict.any()]
+        refuse_others(self.given.conflicts, conflict_set(differing))
+        old = outdated_conflicts(self.round, differing)
         settled = read_settled(
-            self.given.conflicts,
+            list(self.given.conflicts),
             self.regions,
             scenes=self.scenes,
             num_classes=self.manifest.num_classes,
@@ -213,7 +211,7 @@ class _Ingest:
             self.manifest,
             action="would ingest" if dry_run else "ingested",
             changes=label_changes(self.run, review.regions, before, names),
-            notes=(*missing, *conflict_notes(review)),
+            notes=(*missing, *conflict_notes(review), *self._kept(old)),
             worth=review_worth(item for name, item in worths.items() if name in done),
             settled_pixels=settled_pixels,
             conflict_file=self.round.conflicts if conflicts else None,
@@ -222,18 +220,28 @@ class _Ingest:
         if not dry_run:
             touched = record_entries(self.run, self.round, ledger, entries)
             rebuild(self.run, self.manifest, self.scenes, touched)
-            record_conflicts(self.round, conflicts, self.manifest, self.scenes)
-            contents = {item.name: item.content for item in self.given.conflict_origins}
+            record_conflicts(
+                self.round, differing, self.manifest, self.scenes, settled=not conflicts
+            )
+            contents = {item.name: item.content for item in self.given.conflicts.values()}
             close_round(
                 self.round,
                 summary,
                 contents={**review.contents, **contents},
                 conflicts=conflicts,
+                listed=conflict_set(differing),
             )
         return summary
 
+    def _kept(self, old: Path | None) -> tuple[str, ...]:
+        """A word on a conflicts file of other differences."""
+        name = self.round.conflicts.name
+        return (
+            () if old is None else (f"{name} was of other differences; it is kept as {old.name}",)
+        )
+
     def _read(self, accept_valid: bool) -> ReviewedRound:
-        for path, origin in zip(self.given.conflicts, self.given.conflict_origins, strict=True):
+        for path, origin in self.given.conflicts.items():
             if origin.round != self.round.index:
                 raise ReviewError(
                     f"{path}: belongs to round {origin.round}, but round {self.round.index} is the "
@@ -242,8 +250,8 @@ class _Ingest:
         files = [read_file(source, self.asked) for source in self.given.reviews]
         sieve_px = self.config.output.sieve_px
         files += [
-            read_decided(path, self.asked, round_=self.round, sieve_px=sieve_px)
-            for path in self.given.decisions
+            read_decided(path, self.asked, round_=self.round, sieve_px=sieve_px, name=origin.name)
+            for path, origin in self.given.decisions.items()
         ]
         review = read_reviews(files, self.asked, accept_valid=accept_valid)
         counts = review.counts
@@ -284,6 +292,7 @@ def _undo(run: Run, manifest: Manifest, dry_run: bool) -> IngestSummary:
     if not half_done and current.index == 0:
         raise RunError(f"{run.path}: no round has been ingested, there is nothing to take back")
     if not half_done and current.step != "tiled":
+        refuse_half_undone(run)
         raise RunError(
             f"{run.path}: round {current.index} has trained on the answers of round "
             f"{target.index}; they can no longer be taken back"
@@ -296,7 +305,7 @@ def _undo(run: Run, manifest: Manifest, dry_run: bool) -> IngestSummary:
         action="would undo" if dry_run else "undone",
         round=target.index,
         done=sum(entry.status == "done" for entry in taken),
-        labelled_pixels=sum(entry.labelled_pixels for entry in taken),
+        labelled_pixels=burnt_pixels(taken),
         prices=str(prices_of(rest, read_config(run).cost)),
     )
     if dry_run:

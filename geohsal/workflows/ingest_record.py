@@ -6,19 +6,30 @@ Whatever stops the work, the same command finishes it.
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geohsal.errors import ReviewError
 from geohsal.geo.scene import Scene
+from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.answer_file import write_answers_file
 from geohsal.io.atomic import write_json
-from geohsal.io.conflict_file import is_settled, write_conflicts
+from geohsal.io.conflict_file import (
+    conflict_set,
+    is_settled,
+    read_conflicts_origin,
+    write_conflicts,
+)
+from geohsal.io.gpkg_read import is_open
 from geohsal.io.label_store import LabelArrays, read_label_raster, write_label_raster
 from geohsal.io.ledger import (
     LedgerEntry,
     active_entries,
     append,
+    decode_classes,
     encode_classes,
     next_region_number,
     read_ledger,
@@ -38,11 +49,6 @@ def now_text() -> str:
     """The time in UTC."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return now.replace("+00:00", "Z")
-
-
-def standing(run: Run, index: int) -> list[LedgerEntry]:
-    """The entries of a round that stand."""
-    return [entry for entry in active_entries(read_ledger(run.ledger)) if entry.round == index]
 
 
 def entries_of(
@@ -107,6 +113,17 @@ def _said(entry: LedgerEntry) -> tuple[str, str, str]:
     return entry.region_id, entry.status, entry.classes_rle
 
 
+def burnt_pixels(entries: Sequence[LedgerEntry]) -> int:
+    """Pixels of the regions of these entries that got a class, each counted once."""
+    known: dict[tuple[str, str], NDArray[np.bool_]] = {}
+    for entry in entries:
+        _, _, height, width = entry.cell
+        found = decode_classes(entry.classes_rle, height=height, width=width) != IGNORE_INDEX
+        name = (entry.scene_id, entry.region_id)
+        known[name] = known[name] | found if name in known else found
+    return sum(int(found.sum()) for found in known.values())
+
+
 def take_back(run: Run, round_: Round) -> None:
     """From now on nothing stands of a round."""
     append(run.ledger, [_undo_entry(round_)])
@@ -137,21 +154,58 @@ def replayed(run: Run, scene_id: str, entries: Sequence[LedgerEntry]) -> LabelAr
     return replay(base, [entry for entry in entries if entry.scene_id == scene_id])
 
 
+def outdated_conflicts(round_: Round, regions: Sequence[ReviewedRegion]) -> Path | None:
+    """The name under which a file of other differences than these shall be kept; None: none stands.
+
+    Raises:
+        ReviewError: there is one, and it is open in another program.
+    """
+    path = round_.conflicts
+    if not path.exists() or read_conflicts_origin(path).conflicts == conflict_set(regions):
+        return None
+    if is_open(path):
+        raise ReviewError(
+            f"{path}: is of other differences than these reviews have, and open in another "
+            "program; close it there (QGIS) and try again"
+        )
+    old, number = path.with_suffix(f".old{path.suffix}"), 1
+    while old.exists():
+        old, number = path.with_suffix(f".old.{number}{path.suffix}"), number + 1
+    return old
+
+
 def record_conflicts(
     round_: Round,
     regions: Sequence[ReviewedRegion],
     manifest: Manifest,
     scenes: Mapping[str, Scene],
+    *,
+    settled: bool,
 ) -> None:
-    """Write where reviewers differ; a file that somebody has begun to settle stays."""
-    if not regions or (round_.conflicts.exists() and is_settled(round_.conflicts)):
+    """Write where reviewers differ; a file that somebody has begun to settle stays.
+
+    Args:
+        round_: the round.
+        regions: as reviewed, before anything was settled.
+        manifest: of the run.
+        scenes: by id.
+        settled: nothing is left to settle; then only a file of other differences is moved away.
+    """
+    old = outdated_conflicts(round_, regions)
+    if old is not None:
+        round_.conflicts.rename(old)
+    if settled or (round_.conflicts.exists() and is_settled(round_.conflicts)):
         return
     write_conflicts(
         round_.conflicts,
         regions,
         scenes=scenes,
         classes=manifest.classes,
-        provenance={"run": manifest.name, "round": round_.index},
+        provenance={
+            "run": manifest.name,
+            "round": round_.index,
+            "conflicts": conflict_set(regions),
+        },
     )
 
 
@@ -161,8 +215,17 @@ def close_round(
     *,
     contents: Mapping[str, str],
     conflicts: Sequence[ReviewedRegion],
+    listed: str | None,
 ) -> None:
-    """Write ingest.json, last: from then on the round is ingested."""
+    """Write ingest.json, last: from then on the round is ingested.
+
+    Args:
+        round_: the round.
+        summary: what was taken in.
+        contents: of the files, by their names.
+        conflicts: regions with pixels that are left to settle.
+        listed: the `conflict_set` of the round's conflicts file.
+    """
     plain = replace(summary, conflict_file=None)
     record: dict[str, Any] = {
         **asdict(plain),
@@ -170,6 +233,7 @@ def close_round(
         "time": now_text(),
         "files": dict(contents),
         "conflict_file": summary.conflict_file.name if summary.conflict_file else None,
+        "conflict_set": listed,
         "conflicts": {
             item.region.region_id: encode_classes(item.conflict.astype(np.uint8))
             for item in conflicts

@@ -12,15 +12,17 @@ from geohsal.geo.patches import slices
 from geohsal.geo.scene import QueryRegion, Scene
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.atomic import read_record, write_json
-from geohsal.io.conflict_file import read_conflicts_origin, read_settlements
+from geohsal.io.conflict_file import read_settlements
 from geohsal.io.ledger import LedgerEntry, append, decode_classes, encode_classes
 from geohsal.io.manifest import Manifest
+from geohsal.io.review_origin import Origin
 from geohsal.io.review_read import ReviewedRegion, ReviewedRound
 from geohsal.io.round_record import read_regions
 from geohsal.io.run import Round, Run
 from geohsal.io.run_tables import load_scenes
-from geohsal.workflows.ingest_record import now_text, rebuild, replayed, standing
+from geohsal.workflows.ingest_record import burnt_pixels, now_text, rebuild, replayed
 from geohsal.workflows.ingest_summary import IngestSummary
+from geohsal.workflows.standing import standing
 
 Classes = NDArray[np.uint8]
 
@@ -47,6 +49,20 @@ def read_settled(
             before = found.setdefault(name, classes.copy())
             before[classes != IGNORE_INDEX] = classes[classes != IGNORE_INDEX]
     return found
+
+
+def refuse_others(given: Mapping[Path, Origin], listed: str | None) -> None:
+    """Settlements hold for the differences that they were made of, and for no others.
+
+    Raises:
+        ReviewError: a file lists others than `listed`.
+    """
+    for path, origin in given.items():
+        if origin.conflicts != listed:
+            raise ReviewError(
+                f"{path}: lists other differences than these reviews have (they were edited or "
+                "taken in anew since); leave it out, and settle the file that ingest writes"
+            )
 
 
 def settle_review(
@@ -77,13 +93,13 @@ def _settled(item: ReviewedRegion, settled: Mapping[str, Classes]) -> Classes:
 
 
 def settle_round(
-    run: Run, manifest: Manifest, round_: Round, paths: Sequence[Path], *, dry_run: bool
+    run: Run, manifest: Manifest, round_: Round, given: Mapping[Path, Origin], *, dry_run: bool
 ) -> IngestSummary:
     """Settle differences of a round that is ingested already, until the next one has trained.
 
     Raises:
         RunError: the next round has trained.
-        ReviewError: nothing is settled, or a row is wrong.
+        ReviewError: nothing is settled, a row is wrong, or a file is of other differences.
     """
     if run.current.index != round_.index + 1 or run.current.step != "tiled":
         raise RunError(
@@ -91,6 +107,8 @@ def settle_round(
             f"{round_.index} can no longer be settled, those pixels stay unknown"
         )
     record = read_record(round_.ingest_json, "files", "conflicts")
+    refuse_others(given, record.get("conflict_set"))
+    paths = list(given)
     masks = record["conflicts"]
     regions = [r for r in read_regions(round_.regions) if r.region_id in masks]
     scenes = load_scenes(run)
@@ -110,11 +128,14 @@ def settle_round(
         if changed.any():
             classes = np.where(changed, chosen, IGNORE_INDEX).astype(np.uint8)
             entries.append(_entry(region, classes, before))
-    pixels = sum(entry.labelled_pixels for entry in entries)
+    standing_before = [entry for entry in before if entry.status == "settled"]
+    told = sum(item.get("entries", 0) for item in record.get("settled", []))
+    new = [*standing_before[told:], *entries]  # the first were written by a command that was killed
+    pixels = burnt_pixels(new)
     summary = IngestSummary(
         action="would settle" if dry_run else "settled",
         round=round_.index,
-        files=tuple(path.name for path in paths),
+        files=tuple(origin.name for origin in given.values()),
         settled_pixels=pixels,
         conflict_pixels=left,
         labelled_pixels=pixels,
@@ -124,18 +145,18 @@ def settle_round(
         return summary
     append(run.ledger, entries)
     rebuild(run, manifest, scenes, {region.scene_id for region in regions})
-    contents = {path.name: read_conflicts_origin(path).content for path in paths}
+    contents = {origin.name: origin.content for origin in given.values()}
     record["files"] = {**record["files"], **contents}
     record["conflict_pixels"] = left
-    record["settled"] = [*record.get("settled", []), _told(summary)]
+    record["settled"] = [*record.get("settled", []), _told(summary, len(new))]
     write_json(round_.ingest_json, record)
     return summary
 
 
-def _told(summary: IngestSummary) -> dict[str, object]:
+def _told(summary: IngestSummary, entries: int) -> dict[str, object]:
     values = asdict(replace(summary, conflict_file=None))
     kept = ("files", "settled_pixels", "conflict_pixels")
-    return {"time": now_text(), **{name: values[name] for name in kept}}
+    return {"time": now_text(), "entries": entries, **{name: values[name] for name in kept}}
 
 
 def _entry(region: QueryRegion, classes: Classes, before: Sequence[LedgerEntry]) -> LedgerEntry:

@@ -33,12 +33,13 @@ from geohsal.workflows.asked import blocked_pixels, unchanged
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.query_parts import read_part, write_part
-from geohsal.workflows.query_summary import Dealt, QuerySummary, Shares, summary_of
+from geohsal.workflows.query_summary import Dealt, QuerySummary, Shares, summary_of, words
 from geohsal.workflows.query_write import clear, finished, write_record, write_round
 from geohsal.workflows.review_files import ReviewFile, review_files
 from geohsal.workflows.review_time import review_prices
 from geohsal.workflows.round_rasters import read_states, write_maps, write_view
 from geohsal.workflows.scene_pass import SceneJudges, ScenePass, scene_judges
+from geohsal.workflows.standing import refuse_half_undone
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def query(
         progress: told of every chunk.
 
     Raises:
-        RunError: the round is not trained, or queried with another request.
+        RunError: the round is not trained, or queried with another request; or an undo before it
+            was interrupted.
         BudgetError: the budget or the share cannot be read, or the budget buys nothing.
         RequestError: an overlap without packages, or fewer regions than packages.
         KernelError: the kernel that the settings ask for cannot run here.
@@ -78,6 +80,7 @@ def query(
     if shares.overlap and packages < 2:
         raise RequestError(f"--overlap {overlap}: needs --packages of at least 2")
     context = open_context(run_dir)
+    refuse_half_undone(context.run)
     round_ = context.run.current
     text = context.config.query.budget if budget is None else budget
     wanted = parse_budget(
@@ -89,7 +92,7 @@ def query(
         )
     request = request_hash(context, round_, f"{text}{shares}")
     if round_.step == "queried":
-        summary = finished(round_, request, overwrite=overwrite, budget=f"{text}{shares}")
+        summary = finished(round_, request, overwrite=overwrite, asked=words(text, shares))
         if summary is not None:
             return summary
     require_kernel(context.config.plar, pick_device(device))
@@ -103,7 +106,9 @@ def query(
     regions, summary = work.choose(wanted, workers, device, reporter)
     clear(round_)
     write_round(context, round_, regions, files=work.files(regions), request=request)
-    write_record(round_, summary, request=request, packages=work.packages)
+    write_record(
+        round_, summary, request=request, packages=work.packages, asked=words(text, shares)
+    )
     return summary
 
 

@@ -48,7 +48,15 @@ class Shares:
     overlap: float = 0.0
 
     def __str__(self) -> str:
+        """As part of a query's identity: must not change."""
         return "" if self.packages == 1 else f" in {self.packages} packages, overlap {self.overlap}"
+
+
+def words(budget: str, shares: Shares) -> str:
+    """What a query is asked for, to people."""
+    if shares.packages == 1:
+        return f"{budget} in 1 package"
+    return f"{budget} in {shares.packages} packages, overlap {100 * shares.overlap:g}%"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

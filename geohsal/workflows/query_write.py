@@ -20,7 +20,7 @@ from geohsal.workflows.review_files import ReviewFile
 from geohsal.workflows.round_rasters import read_maps
 
 
-def finished(round_: Round, request: str, *, overwrite: bool, budget: str) -> QuerySummary | None:
+def finished(round_: Round, request: str, *, overwrite: bool, asked: str) -> QuerySummary | None:
     """The summary of the same query; None where another may be made.
 
     Raises:
@@ -30,9 +30,10 @@ def finished(round_: Round, request: str, *, overwrite: bool, budget: str) -> Qu
     if written["request"] == request and not overwrite:
         return summary_from(written["summary"], round_)
     if not overwrite:
+        before = written.get("asked", written["summary"]["budget"])
+        how = f"budget {before}, not {asked}" if before != asked else "other settings or labels"
         raise RunError(
-            f"{round_.dir}: round {round_.index} is already queried with budget "
-            f"{written['summary']['budget']} (or other settings), not {budget}; review and ingest "
+            f"{round_.dir}: round {round_.index} is already queried with {how}; review and ingest "
             "it, or use --overwrite while its review file is unedited"
         )
     for name in written["summary"]["files"]:
@@ -112,7 +113,12 @@ def _write_file(
 
 
 def write_record(
-    round_: Round, summary: QuerySummary, *, request: str, packages: Sequence[Sequence[str]]
+    round_: Round,
+    summary: QuerySummary,
+    *,
+    request: str,
+    packages: Sequence[Sequence[str]],
+    asked: str,
 ) -> None:
     """query.json, last: from then on the round is queried."""
     values = {field.name: getattr(summary, field.name) for field in fields(summary)}
@@ -122,6 +128,7 @@ def write_record(
         {
             "format_version": FORMAT_VERSION,
             "request": request,
+            "asked": asked,
             "summary": values,
             "packages": packages,
         },

@@ -20,6 +20,7 @@ from geohsal.io.review_page import page_path
 from geohsal.io.run import Round, Run, Step, open_run
 from geohsal.io.run_tables import load_scenes, read_config
 from geohsal.workflows.review_time import prices_of
+from geohsal.workflows.standing import half_undone, undo_command, way_out
 
 STRIPE_ROWS = 1024
 
@@ -125,6 +126,9 @@ def _stripes(run: Run) -> Iterator[tuple[str, Window]]:
 
 def _next(run: Run, current: Round) -> tuple[str, str]:
     """What comes next in words, and as a command."""
+    undone = half_undone(run)
+    if undone is not None:
+        return way_out(run, undone.index), _command(*undo_command(run)[1:])
     if current.step == "tiled":
         what = "resume the training of" if current.checkpoint.exists() else "train"
         return f"{what} round {current.index}{_to_settle(run, current)}", _command(

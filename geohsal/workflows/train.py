@@ -38,6 +38,7 @@ from geohsal.training.metrics import (
 from geohsal.training.model_io import load_model, save_model, window_grid
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
+from geohsal.workflows.standing import refuse_half_undone
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,14 @@ def train(
         progress: told of every step.
 
     Raises:
-        RunError: the round is trained with other settings, or already queried.
+        RunError: the round is trained with other settings, or already queried; or an undo before
+            it was interrupted.
         LabelError: no train pixel is labelled.
         KernelError: the kernel that the settings ask for cannot run here.
     """
     began = time.monotonic()
     context = open_context(run_dir, config=config)
+    refuse_half_undone(context.run)
     torch_device = pick_device(device)
     require_kernel(context.config.plar, torch_device)
     round_ = context.run.current

@@ -1,11 +1,13 @@
 """Records that geohsal wrote, when somebody else has damaged them."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from geohsal.errors import DataError
-from geohsal.io.atomic import read_record
+from geohsal.io.atomic import OLD_S, read_record, write_text
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"round": 1}', "\x00"])
@@ -23,3 +25,14 @@ def test_a_record_with_its_keys_is_read(tmp_path: Path) -> None:
     assert read_record(path, "request") == {"request": 1}
     with pytest.raises(DataError, match="cannot be read"):
         read_record(tmp_path, "request")
+
+
+def test_what_killed_commands_left_of_a_file_goes_with_its_next_write(tmp_path: Path) -> None:
+    old = [".a.01234567.part.txt", ".a.b.01234567.part.txt", ".a.89abcdef.part.tif", ".a.part.txt"]
+    for name in (*old, ".a.76543210.part.txt"):
+        (tmp_path / name).touch()
+    for name in old:
+        os.utime(tmp_path / name, (time.time() - OLD_S - 60,) * 2)
+    write_text(tmp_path / "a.txt", "x")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a.txt", ".a.76543210.part.txt", *old[1:]}

@@ -64,6 +64,23 @@ def test_rows_without_a_status_say_nothing(tmp_path: Path) -> None:
     assert read_decisions(path) == []
 
 
+def test_a_class_without_a_status_is_not_lost(tmp_path: Path) -> None:
+    path = written(tmp_path / "d.csv", f"{HEAD}\na_1,,2,,,,,3,abc,1\n")
+    [decision] = read_decisions(path)
+    assert (decision.status, decision.assigned_class) == ("todo", 2)
+
+
+def test_a_separator_line_shouted_names_and_repeated_rows_are_read(tmp_path: Path) -> None:
+    head, row = HEAD.upper().replace(",", ";"), ROWS[0].replace(",", ";")
+    path = written(tmp_path / "d.csv", "\r\n".join(["sep=;", head, row, row]))
+    [decision] = read_decisions(path)
+    assert (decision.region_id, decision.status) == ("a_1", "done")
+    other = row.replace("done", "unsure")
+    path = written(tmp_path / "d.csv", "\r\n".join(["sep=;", head, row, other]))
+    with pytest.raises(ReviewError, match="row 4: region a_1 is already decided in row 3"):
+        read_decisions(path)
+
+
 def test_wrong_rows_are_numbered(tmp_path: Path) -> None:
     rows = (
         "a_1,maybe,,,,,,3,abc,1",

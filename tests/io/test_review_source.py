@@ -121,6 +121,10 @@ def test_half_a_review_is_refused_with_what_is_missing(asked: Asked, tmp_path: P
     ("name", "message"),
     [
         ("answers.shp", "a shapefile cuts field names to ten letters; save the layer as Geo"),
+        (
+            "queries_r000.html",
+            "the review page, which holds no answers; download decisions.csv from this page",
+        ),
         ("queries_r000.qgz", "a QGIS project, which holds no answers; give the review file"),
         ("reviewed.zip", "an archive; unpack it"),
         ("gone.geojson", r"cannot be read \(No such file"),

@@ -87,7 +87,8 @@ def test_killed_settling_is_finished_by_the_same_command(
     with pytest.raises(Killed):
         ingest(run.path, [run.round(0).conflicts])
     monkeypatch.undo()
-    ingest(run.path, [run.round(0).conflicts])
+    again = ingest(run.path, [run.round(0).conflicts])
+    assert again.settled_pixels == pixels or again.action == "nothing"
     assert follows_the_ledger(run)
     settled = [e for e in active_entries(read_ledger(run.ledger)) if e.status == "settled"]
     assert sum(entry.labelled_pixels for entry in settled) == pixels
@@ -129,6 +130,56 @@ def test_a_file_that_somebody_is_settling_is_never_replaced(run: Run) -> None:
     ingest(run.path, undo=True)
     ingest(run.path, reviewed(run))
     assert run.round(0).conflicts.read_bytes() == kept
+
+
+def test_a_file_of_other_differences_is_kept_aside_and_not_taken(run: Run) -> None:
+    ingest(run.path, reviewed(run))
+    conflicts = run.round(0).conflicts
+    settle(conflicts, 1, 1)
+    stale = conflicts.read_bytes()
+    ingest(run.path, undo=True)
+    with person(reviewed(run)[1], "answers") as frame:
+        frame["assigned_class"] = 0
+    with pytest.raises(ReviewError, match=r"conflicts_r000.gpkg: lists other differences than the"):
+        ingest(run.path, [*reviewed(run), conflicts])
+    wal = conflicts.with_name(conflicts.name + "-wal")
+    wal.touch()
+    with pytest.raises(ReviewError, match="open in another program; close it there"):
+        ingest(run.path, reviewed(run))
+    wal.unlink()
+    said = geohsal("ingest", run.path, *reviewed(run)).stdout
+    old = conflicts.with_suffix(".old.gpkg")
+    assert f"{conflicts.name} was of other differences; it is kept as {old.name}" in said
+    assert old.read_bytes() == stale
+    assert not is_settled(conflicts)
+    with pytest.raises(ReviewError, match=r"r000.old.gpkg: lists other differences than these"):
+        ingest(run.path, [old])
+    pixels = settle(conflicts, 3)
+    assert ingest(run.path, [conflicts]).settled_pixels == pixels
+
+
+def test_a_pixel_that_is_settled_twice_is_taken_back_once(run: Run) -> None:
+    ingest(run.path, reviewed(run))
+    for class_id in (3, 1):
+        settle(run.round(0).conflicts, class_id)
+        ingest(run.path, [run.round(0).conflicts])
+    ingested = sum(int((found != 255).sum()) for found in burnt(run).values())
+    taken = ingest(run.path, undo=True).labelled_pixels
+    before = sum(int((found != 255).sum()) for found in burnt(run).values())
+    assert taken == ingested - before
+
+
+def test_copies_of_one_name_are_told_apart_and_known_again(run: Run) -> None:
+    copies = []
+    for folder, path in zip(("A", "B"), reviewed(run), strict=True):
+        copies.append(path.parent / folder / "queries_r000.gpkg")
+        copies[-1].parent.mkdir()
+        path.rename(copies[-1])
+    summary = ingest(run.path, copies)
+    assert summary.files == ("A/queries_r000.gpkg", "B/queries_r000.gpkg")
+    assert summary.agreement[0].first.startswith("A/queries_r000.gpkg")
+    for files in (copies, copies[:1], copies[1:]):
+        assert ingest(run.path, files).action == "nothing"
 
 
 def test_wrong_settlements_are_named(run: Run) -> None:

@@ -130,8 +130,8 @@ def test_decisions_of_the_page_are_a_review(run: Run, tmp_path: Path) -> None:
     """One region as prefilled, one of one class, one left undecided."""
     request = read_json(run.round(0).query_json)["request"]
     names = sorted(packages(run)[0])
-    kept, whole, odd = names[:3]
-    decided = [(kept, "done", ""), (whole, "done", 4), (odd, "unsure", "")]
+    kept, whole, odd, bare = names[:4]
+    decided = [(kept, "done", ""), (whole, "done", 4), (odd, "unsure", 4), (bare, "", 2)]
     path = tmp_path / "decisions.csv"
     lines = [
         ",".join(map(str, (name, state, class_id, "", "", "Ada", 10**12 + n, 0, request, 1)))
@@ -142,6 +142,8 @@ def test_decisions_of_the_page_are_a_review(run: Run, tmp_path: Path) -> None:
         ingest(run.path, [path])
     summary = ingest(run.path, [path], accept_partial=True)
     assert (summary.done, summary.unsure, summary.todo) == (2, 1, 7)
+    for name, state in ((odd, "unsure"), (bare, "todo")):
+        assert f"region {name}: has a class, but its status is {state}" in summary.notes
     regions = {region.region_id: region for region in read_regions(run.round(0).regions)}
     labels = burnt(run)
     assert (labels[whole][regions[whole].mask] == 4).all()
@@ -203,7 +205,8 @@ def test_undo_takes_learned_prices_back(run: Run, monkeypatch: pytest.MonkeyPatc
     assert "learned" in status(run.path).prices
     said = geohsal("ingest", run.path, "--undo").stdout
     assert "under review again" in said
-    assert "20 s per region and 5 s per answer, by the settings" in said
+    assert "review time" not in said
+    assert "20 s per region and 5 s per answer, by the settings" in status(run.path).prices
     assert "by the settings (0 of 8" in status(run.path).prices
 
 
@@ -260,7 +263,7 @@ def test_impossible_packages_are_refused(
 def test_another_sharing_out_is_another_request(run: Run) -> None:
     assert not query(run.path, budget="10regions", packages=2, overlap="20%").changed
     with pytest.raises(
-        RunError, match=r"budget 10regions \(or other settings\), not 10regions in 3"
+        RunError, match="budget 10regions in 2 packages, overlap 20%, not 10regions in 3"
     ):
         query(run.path, budget="10regions", packages=3)
     again = query(run.path, budget="10regions", overwrite=True)

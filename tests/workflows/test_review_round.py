@@ -13,9 +13,11 @@ import pytest
 import shapely
 from rasterio.features import geometry_mask
 from review_factory import CLASSES, GRIDS, SIDE, delete, make_maps, make_regions, person, tick
+from tiny_run import geohsal
 
 from geohsal.config import Config, OutputConfig, TileConfig
 from geohsal.errors import (
+    DataError,
     LabelError,
     PartialError,
     RequestError,
@@ -36,7 +38,10 @@ from geohsal.workflows import ingest_record
 from geohsal.workflows.answer import answer
 from geohsal.workflows.export import export
 from geohsal.workflows.ingest import ingest
+from geohsal.workflows.query import query
+from geohsal.workflows.status import status
 from geohsal.workflows.tile import tile
+from geohsal.workflows.train import train
 
 CELLS = ((0, 0), (16, 32), (48, 16))
 CONFIG = Config(tile=TileConfig(core_px=64, overlap_px=0), output=OutputConfig(sieve_px=0))
@@ -462,9 +467,43 @@ def test_a_killed_undo_is_finished_by_the_same_command(
         patch.setattr(ingest_record, step, dies)
         with pytest.raises(Killed):
             ingest(queried.path, undo=True)
-    with pytest.raises(RunError, match="an undo of round 0 was interrupted; finish it"):
+    with pytest.raises(RunError, match="an undo of round 0 was interrupted: finish it with"):
         ingest(queried.path, queried.files)
     ingest(queried.path, undo=True)
+    assert queried.labels("utm").equals(before)
+    assert queried.run.current.step == "queried"
+
+
+def test_nothing_goes_on_before_an_interrupted_undo_is_finished(
+    queried: Queried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    before = queried.labels("utm")
+    tick(queried.files[0])
+    ingest(queried.path, queried.files)
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_record, "write_label_raster", dies)
+        with pytest.raises(Killed):
+            ingest(queried.path, undo=True)
+    words = "an undo of round 0 was interrupted: finish it with"
+    command = f"geohsal ingest {queried.path} --undo"
+    said = status(queried.path)
+    assert (said.next_step, said.next_command.replace("'", "")) == (words, command)
+    for work in (train, query):
+        with pytest.raises(RunError) as refused:
+            work(queried.path)
+        assert str(refused.value) == f"{queried.path}: {words}: {command}"
+    following = queried.run.round(1)  # an older geohsal let it train
+    write_json(following.model_json, {})
+    way = f"round 1 has trained since, on labels that no longer hold: move {following.dir} away"
+    assert way in status(queried.path).next_step
+    for files, undo in (((), True), (queried.files, False)):
+        with pytest.raises(RunError, match=way):
+            ingest(queried.path, files, undo=undo)
+    following.dir.rename(queried.path.parent / "away")
+    assert ingest(queried.path, undo=True).action == "undone"
     assert queried.labels("utm").equals(before)
     assert queried.run.current.step == "queried"
 
@@ -547,11 +586,19 @@ def test_export_covers_each_valid_pixel_once(
 
 
 def test_export_again_does_nothing_and_another_request_is_refused(
-    queried: Queried, tmp_path: Path
+    queried: Queried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "map.gpkg"
     first = export(queried.path, out)
-    assert not export(queried.path, out).written
+    again = export(queried.path, out)
+    assert (again.written, again.polygons) == (False, first.polygons)
+    said = geohsal("export", queried.path, "-o", out).stdout
+    assert said == f"nothing to do: {out} is up to date ({first.polygons} polygons)\n"
+    monkeypatch.setattr("geohsal.workflows.export.os.access", lambda *_: False)
+    shut = tmp_path / "other.gpkg"
+    with pytest.raises(DataError, match=rf"{shut}: cannot be written \(no .* folder {tmp_path}\)"):
+        export(queried.path, shut)
+    monkeypatch.undo()
     with pytest.raises(RequestError, match="exists and is of another request; give --overwrite"):
         export(queried.path, out, what="final")
     tick(queried.files[0])

@@ -177,8 +177,12 @@ def test_workers_change_nothing(run: Run) -> None:
 def test_a_finished_step_does_nothing_and_another_request_is_refused(run: Run) -> None:
     assert train(run.path).changed is False
     assert query(run.path, budget="8regions").changed is False
-    with pytest.raises(RunError, match="already queried with budget 8regions"):
-        query(run.path, budget="3regions")
+    with pytest.raises(
+        RunError, match="with budget 8regions in 1 package, not 3regions in 2 packages, overlap 10%"
+    ):
+        query(run.path, budget="3regions", packages=2, overlap="10%")
+    said = geohsal("query", run.path, "--budget", "8regions").stdout
+    assert said.startswith("nothing to do: round 0 is already queried like this\n")
     other = geohsal("train", run.path, "--set", "train.steps=13", code=2)
     assert "already queried" in other.stderr
     assert query(run.path, budget="3regions", overwrite=True).regions == 3
