@@ -1,12 +1,15 @@
 """`geohsal export`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from geohsal.cli import options
 from geohsal.cli.report import Report
+
+if TYPE_CHECKING:
+    from geohsal.workflows.export import ExportSummary
 
 
 @click.command("export")
@@ -47,7 +50,6 @@ def command(
 
     Of the newest queried round. FILE ends in .gpkg (styled for QGIS), .parquet or .fgb.
     """
-    from geohsal.geo.budget import counted
     from geohsal.workflows.export import export
 
     summary = export(
@@ -58,5 +60,14 @@ def command(
         simplify_px=simplify_px,
         overwrite=overwrite,
     )
-    same = f"nothing to do: {summary.out} is up to date ({counted(summary.polygons, 'polygon')})"
-    report.result(summary, None if summary.written else [same])
+    report.result(summary, export_lines(summary))
+
+
+def export_lines(summary: "ExportSummary") -> list[str] | None:
+    """One line where the file was there already; None: the summary's fields."""
+    from geohsal.geo.budget import counted
+
+    if summary.written:
+        return None
+    polygons = counted(summary.polygons, "polygon")
+    return [f"nothing to do: {summary.out} is up to date ({polygons})"]

@@ -201,7 +201,9 @@ def resolve_kernel(
         return kernel
     on_gpu = device.type == "cuda"
     halves = GPU_HALVES if on_gpu else CPU_HALVES
-    reason = _why_not_triton(device, channels) if on_gpu else "it needs a CUDA device, and this is the CPU"
+    reason: str | None = "it needs a CUDA device, and this is the CPU"
+    if on_gpu:
+        reason = _why_not_triton(device, channels)
     if kernel is Kernel.AUTO:
         if on_gpu and reason is None:
             return Kernel.TRITON
