@@ -1,0 +1,73 @@
+"""Settings of what people are asked, what it costs and what they are given."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from geohsal.config.fields import STRICT, BudgetText, Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class QueryConfig:
+    """Which regions a person is asked about."""
+
+    strategy: Literal["plar", "random", "entropy", "margin", "least_confidence", "emd"] = Field(
+        default="plar", description="acquisition function; plar: undecided after refinement"
+    )
+    budget: BudgetText = Field(
+        default="200regions", description="budget where the command gives none"
+    )
+    region_px: Annotated[int, Field(ge=4)] = Field(default=32, description="side of a region cell")
+    min_share: Share = Field(
+        default=0.5, description="share of a cell that must be valid and unlabelled to be asked"
+    )
+    novel_weight: Annotated[float, Field(ge=0)] = Field(
+        default=1.5, description="nu: weight of NOVEL"
+    )
+    disagree_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.25, description="eta: weight of TRUSTED pixels where teacher and friend differ"
+    )
+    exclusion: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="least distance of two regions' edges, in region sides"
+    )
+    tile_cap: Share = Field(
+        default=0.05, description="largest share of a round's regions from one tile"
+    )
+    diversity: Annotated[float, Field(ge=1)] = Field(
+        default=5.0, description="k-centre chooses among this multiple of the best-scored regions"
+    )
+    audit_share: Share = Field(
+        default=0.10, description="share of the budget for random audit regions"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class CostConfig:
+    """Minutes of review: what holds until enough reviews have been timed."""
+
+    seconds_per_region: Annotated[float, Field(ge=0)] = Field(
+        default=20.0, description="per region"
+    )
+    seconds_per_answer: Annotated[float, Field(ge=0)] = Field(
+        default=5.0, description="per answer polygon"
+    )
+    learn: bool = Field(
+        default=True, description="learn both from the reviewers' time stamps once there are enough"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class OutputConfig:
+    """Polygons for people."""
+
+    sieve_px: Annotated[int, Field(ge=0)] = Field(
+        default=8, description="patches smaller than this many pixels join their largest neighbour"
+    )
+    context_px: Annotated[int, Field(ge=0)] = Field(
+        default=16, description="pseudo_labels reach this far around each query region"
+    )
+    simplify_px: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="tolerance of gap-free simplification on export, in pixels; 0 keeps edges",
+    )
