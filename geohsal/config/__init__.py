@@ -17,7 +17,7 @@ from geohsal.config.loading import (
     preset_text,
 )
 from geohsal.config.network import ModelConfig, TileConfig
-from geohsal.config.refinement import EmdConfig, PlarConfig
+from geohsal.config.refinement import EmdConfig, PlarConfig, PriorConfig
 
 __all__ = [
     "BUDGETS",
@@ -31,6 +31,7 @@ __all__ = [
     "ModelConfig",
     "OutputConfig",
     "PlarConfig",
+    "PriorConfig",
     "QueryConfig",
     "SslConfig",
     "TileConfig",

@@ -19,7 +19,7 @@ from geohsal.config.asking import CostConfig, OutputConfig, QueryConfig
 from geohsal.config.fields import STRICT
 from geohsal.config.learning import AugmentConfig, SslConfig, TrainConfig
 from geohsal.config.network import ModelConfig, TileConfig
-from geohsal.config.refinement import EmdConfig, PlarConfig
+from geohsal.config.refinement import EmdConfig, PlarConfig, PriorConfig
 from geohsal.errors import ConfigError
 
 FORMAT_VERSION = 1
@@ -38,6 +38,7 @@ class Config:
     ssl: SslConfig = dataclasses.field(default_factory=SslConfig)
     emd: EmdConfig = dataclasses.field(default_factory=EmdConfig)
     plar: PlarConfig = dataclasses.field(default_factory=PlarConfig)
+    prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
     query: QueryConfig = dataclasses.field(default_factory=QueryConfig)
     cost: CostConfig = dataclasses.field(default_factory=CostConfig)
     output: OutputConfig = dataclasses.field(default_factory=OutputConfig)

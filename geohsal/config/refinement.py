@@ -118,3 +118,26 @@ class PlarConfig:
     chunk_pixels: Annotated[int, Field(ge=64)] = Field(
         default=4096, description="pixels that the torch path scores at a time"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class PriorConfig:
+    """Class shares of the pool, which labels do not have (refine.priors)."""
+
+    source: Literal["answers", "em", "none"] = Field(
+        default="answers",
+        description="what estimates the shares: answers, the answered regions within the classes "
+        "that the teacher had named (none before the first review); em, expectation maximisation "
+        "on the pool's probabilities; none switches the shift off",
+    )
+    strength: Share = Field(
+        default=0.5,
+        description="part of the log ratio of pool to taught shares that is added to the logits; "
+        "1 favours overall accuracy, 0 rare classes",
+    )
+    min_regions: Positive = Field(
+        default=10, description="answers: answered regions needed before anything is shifted"
+    )
+    windows: Positive = Field(
+        default=16, description="em: inference windows of the pool that are looked at"
+    )

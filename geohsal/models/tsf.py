@@ -52,6 +52,8 @@ class TeacherStudentFriend(nn.Module):
         self.student.to(memory_format=torch.channels_last)
         if self.friend is not None:
             self.friend.to(memory_format=torch.channels_last)
+        self.prior_shift: Tensor
+        self.register_buffer("prior_shift", torch.zeros(classes))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.emd = ErrorMaskDecoder(
             features=self.student.decoder.channels,
@@ -109,30 +111,48 @@ class TeacherStudentFriend(nn.Module):
         friend: nn.Module | None = self.friend
         if self.kind == "head" and friend is not None:
             friend = Segmenter(self.student.encoder, friend)  # type: ignore[arg-type]
-        return InferenceNetworks(self.teacher, friend, self.emd)
+        return InferenceNetworks(self.teacher, friend, self.emd, prior_shift=self.prior_shift)
 
 
 class InferenceNetworks(nn.Module):
-    """What a model folder holds: the teacher is the product, the friend a second opinion."""
+    """What a model folder holds: the teacher is the product, the friend a second opinion.
 
-    def __init__(self, teacher: nn.Module, friend: nn.Module | None, emd: nn.Module) -> None:
+    `prior_shift` [C] is added to the logits of both (refine.priors); a buffer, so that it travels
+    with the weights.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        friend: nn.Module | None,
+        emd: nn.Module,
+        *,
+        prior_shift: Tensor,
+    ) -> None:
         super().__init__()
         self.teacher = teacher
         self.friend = friend
         self.emd = emd
+        self.prior_shift: Tensor
+        self.register_buffer("prior_shift", prior_shift)
 
     def forward(self, image: Tensor) -> TsfOutput:
         """(batch, band, height, width), normalised bands, to logits, features, error logits."""
         image = image.contiguous(memory_format=torch.channels_last)
         output = self.teacher(image)
-        friend = self.friend(image).logits if self.friend is not None else None
-        error = self.emd(output.features, output.logits, friend)
+        logits = self.shifted(output.logits)
+        friend = self.shifted(self.friend(image).logits) if self.friend is not None else None
+        error = self.emd(output.features, logits, friend)
         return TsfOutput(
-            logits=output.logits,
+            logits=logits,
             features=output.features,
             friend_logits=friend,
             error_logits=error,
         )
+
+    def shifted(self, logits: Tensor) -> Tensor:
+        """Logits (batch, class, height, width) under the pool's class shares."""
+        return logits + self.prior_shift[:, None, None].to(logits.dtype)
 
 
 def build_inference_networks(config: Config, *, bands: int, classes: int) -> InferenceNetworks:
@@ -153,5 +173,5 @@ def build_inference_networks(config: Config, *, bands: int, classes: int) -> Inf
         channels=config.emd.channels,
         stop_gradient=config.emd.stop_gradient,
     )
-    networks = InferenceNetworks(teacher, friend, emd)
+    networks = InferenceNetworks(teacher, friend, emd, prior_shift=torch.zeros(classes))
     return networks.to(memory_format=torch.channels_last)

@@ -55,7 +55,13 @@ def calibrate(
     outside, inside = sample.take(sample.withheld), sample.take(~sample.withheld)
     seen = None
     if len(outside) and len(inside):
-        seen = fit_statistics(inside, num_classes=num_classes, config=plar, seed=seed)
+        seen = fit_statistics(
+            inside,
+            num_classes=num_classes,
+            config=plar,
+            seed=seed,
+            log_prior=statistics.log_prior,
+        )
     unseen = outside if outside.error_seen is None else outside.take(~outside.error_seen)
     mask = fit_error_mask(unseen, config=emd, seed=seed)
     folded = held_out_scores(sample, statistics=statistics, config=plar, seed=seed)

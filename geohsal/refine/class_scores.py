@@ -33,7 +33,8 @@ def class_scores(
     if config.rule == "knn":
         return _votes(statistics, features, config)
     distance = statistics.mahalanobis(features)
-    return ClassScores(distance, distance + statistics.logdet)
+    penalty = statistics.logdet - 2 * np.where(statistics.present, statistics.log_priors, 0.0)
+    return ClassScores(distance, distance + penalty)
 
 
 def scores_without_own(

@@ -47,6 +47,7 @@ def held_out_scores(
             num_classes=statistics.num_classes,
             config=config,
             seed=seed,
+            log_prior=statistics.log_prior,
         )
         if rest.dim == statistics.dim:  # another dimension has another scale of distances
             features, label = pixels.features[test], pixels.label[test]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,11 +73,11 @@ def plar_operands(
     """Constants of the operator; the same for all pixels until statistics are refreshed.
 
     The Euclidean space is that of the components for the faithful rule, and the pooled-whitened
-    one for the robust rule. Priors are uniform over the classes that have labels.
+    one for the robust rule. Priors are those of the statistics: the pool's where answers have shown
+    them, else uniform over the classes that have labels.
     """
     tensors = {name: tensor.double() for name, tensor in statistics.to_tensors().items()}
     limits = thresholds.to_tensors()
-    present = torch.from_numpy(statistics.present)
     dim = statistics.dim
     faithful = config.rule == "faithful"
     return fold_operands(
@@ -88,7 +87,7 @@ def plar_operands(
         whitening=tensors["whitening"],
         euclid=torch.eye(dim, dtype=torch.float64) if faithful else tensors["pooled_whitening"],
         logdet=tensors["logdet"],
-        log_prior=torch.where(present, -np.log(max(1, int(present.sum()))), -torch.inf),
+        log_prior=torch.from_numpy(statistics.log_priors),
         gate=limits["gate"],
         gated=limits["gated"],
         margin=limits["margin"],

@@ -42,6 +42,8 @@ class LabelledPixels:
     error: NDArray[np.floating]  # [n], raw error probability of the EMD
     disagreement: NDArray[np.bool_] | None = None  # [n], teacher and friend differ
     error_seen: NDArray[np.bool_] | None = None  # [n], the EMD learned from the region
+    probabilities: NDArray[np.float32] | None = None  # [n, C] of the teacher
+    weight: NDArray[np.float64] | None = None  # [n], labelled pixels that a sampled one stands for
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self)):
@@ -81,6 +83,7 @@ class ClassStatistics:
     bank_label: NDArray[np.int64] = field(  # [M]
         default_factory=lambda: np.zeros(0, dtype=np.int64)
     )
+    log_prior: _Array = field(default_factory=lambda: np.zeros(0))  # [C]; empty: uniform
 
     @property
     def num_classes(self) -> int:
@@ -94,6 +97,15 @@ class ClassStatistics:
     def present(self) -> NDArray[np.bool_]:
         """[C] classes that have labels."""
         return self.regions > 0
+
+    @property
+    def log_priors(self) -> _Array:
+        """[C] log class priors that Q counts with: given ones, else uniform; -inf without labels.
+
+        Uniform priors are left at 0: a constant changes no difference of Q.
+        """
+        prior = self.log_prior if len(self.log_prior) else np.zeros(self.num_classes)
+        return np.where(self.present, prior, -np.inf)
 
     def supported(self, min_regions: int) -> NDArray[np.bool_]:
         """[C] classes that PLAR may assign: enough regions, and any scatter to measure by."""
@@ -157,11 +169,17 @@ class ClassStatistics:
 
 
 def fit_statistics(
-    pixels: LabelledPixels, *, num_classes: int, config: PlarConfig, seed: int
+    pixels: LabelledPixels,
+    *,
+    num_classes: int,
+    config: PlarConfig,
+    seed: int,
+    log_prior: _Array | None = None,
 ) -> ClassStatistics:
     """Statistics from all given pixels, at most `pixels_per_region` per (region, class).
 
-    Rule `knn` also keeps these pixels as its bank.
+    Rule `knn` also keeps these pixels as its bank. `log_prior` [C] is what Q counts with; without
+    it all classes are alike.
 
     Raises:
         LabelError: there is no labelled pixel with finite features.
@@ -207,6 +225,7 @@ def fit_statistics(
         pixels=np.array([moments.count for moments in classes], dtype=np.int64),
         spread=np.array([spread]),
         scale=np.array([1 / np.sqrt(variance.mean()) if variance.any() else 1.0]),
+        log_prior=np.zeros(0) if log_prior is None else log_prior,
     )
     return _with_bank(fitted, sample) if config.rule == "knn" else fitted
 

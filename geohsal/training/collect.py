@@ -1,14 +1,15 @@
 """One frozen pass over the labelled regions: what the networks say where a person has spoken."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geohsal.data.dataset import CropSource
+from geohsal.data.dataset import CropSource, TrainArea
 from geohsal.data.index import LabelledRegion
 from geohsal.refine.statistics import LabelledPixels
 from geohsal.training.inference import Predictor, chunks
@@ -70,7 +71,7 @@ def _points(
     positions: Sequence[int],
     withheld: frozenset[str],
     learn_errors_at: frozenset[str],
-) -> dict[str, NDArray[np.int64]]:
+) -> dict[str, NDArray[Any]]:
     """Sampled pixels of some regions; a region's id is its position, unique over all scenes."""
     own = [regions[position] for position in positions]
     sizes = [len(region.classes) for region in own]
@@ -86,11 +87,50 @@ def _points(
         "region": spread(positions),
         "withheld": spread([region.key in withheld for region in own]),
         "error_seen": spread([region.key in learn_errors_at for region in own]),
+        "weight": np.concatenate([_weights(region) for region in own]),
     }
 
 
+def _weights(region: LabelledRegion) -> NDArray[np.float64]:
+    """Labelled pixels of the region that each sampled pixel of a class stands for."""
+    drawn = Counter(region.classes.tolist())
+    each = {class_id: region.counts[class_id] / count for class_id, count in drawn.items()}
+    return np.array([each[class_id] for class_id in region.classes.tolist()], dtype=np.float64)
+
+
+def collect_pool(
+    predictor: Predictor,
+    open_scene: Callable[[str], ScenePart],
+    areas: Sequence[TrainArea],
+    *,
+    windows: int,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Probabilities [n, C] of the teacher at valid pixels of windows drawn from the train tiles.
+
+    Tiles are drawn by their valid pixels, with replacement; every eighth pixel of a row and column
+    counts, since neighbours say the same.
+    """
+    rng = np.random.default_rng(seed)
+    share = np.array([area.weight for area in areas])
+    found = []
+    for number in np.sort(rng.choice(len(areas), size=windows, p=share / share.sum())):
+        area = areas[int(number)]
+        side = predictor.grid.size
+        box = Window(area.col, area.row, min(side, area.width), min(side, area.height))
+        scene = open_scene(area.scene_id)
+        try:
+            output = predictor.predict(scene, box)
+            inside = output.valid.cpu() & torch.from_numpy(scene.trainable(box))
+        finally:
+            scene.close()
+        sparse = output.probabilities.cpu()[:, ::8, ::8]
+        found.append(sparse[:, inside[::8, ::8]].T.numpy())
+    return np.concatenate(found)
+
+
 def _collect_chunk(
-    predictor: Predictor, scene: ScenePart, chunk: Window, points: dict[str, NDArray[np.int64]]
+    predictor: Predictor, scene: ScenePart, chunk: Window, points: dict[str, NDArray[Any]]
 ) -> dict[str, NDArray[np.generic]] | None:
     row0, col0 = int(chunk.row_off), int(chunk.col_off)
     inside = (
@@ -115,6 +155,8 @@ def _collect_chunk(
         "region": points["region"][inside],
         "withheld": points["withheld"][inside].astype(np.bool_),
         "error_seen": points["error_seen"][inside].astype(np.bool_),
+        "weight": points["weight"][inside],
+        "probabilities": output.probabilities[:, row, col].T.cpu().numpy(),
         "teacher": output.teacher[row, col].cpu().numpy(),
         "confidence": output.confidence[row, col].cpu().numpy().astype(np.float64),
         "error": output.error_logits[row, col].sigmoid().cpu().numpy().astype(np.float64),

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from geohsal.config import Config, TrainConfig
@@ -30,12 +32,15 @@ from geohsal.data.sources import SceneOpener
 from geohsal.errors import DataError, RunError
 from geohsal.io.atomic import replacing
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
-from geohsal.training.collect import collect_pixels
+from geohsal.refine.priors import AnsweredRound
+from geohsal.refine.statistics import LabelledPixels
+from geohsal.training.collect import collect_pixels, collect_pool
 from geohsal.training.inference import Predictor
 from geohsal.training.judgement import RefineState, fit_refine_state
 from geohsal.training.losses import class_weights
 from geohsal.training.model_io import window_grid
 from geohsal.training.module import RoundPlan, TsfModule, Validate
+from geohsal.training.pool_priors import PriorTracker
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ class RoundData:
     withheld: frozenset[str]
     areas: Sequence[TrainArea]
     class_names: tuple[str, ...]
+    answered: Sequence[AnsweredRound] = ()
 
     @property
     def num_classes(self) -> int:
@@ -74,6 +80,7 @@ class FitResult:
 
     networks: InferenceNetworks
     refine_state: RefineState
+    priors: PriorTracker
     history: list[dict[str, float]]
     guards: list[str]
     best_val_miou: float | None
@@ -190,15 +197,36 @@ def fit_round(
     def predictor(frozen: InferenceNetworks) -> Predictor:
         return Predictor(frozen, scale=data.scale, grid=window_grid(config), device=device)
 
-    def refresh(frozen: InferenceNetworks) -> RefineState:
-        pixels = collect_pixels(
+    def collect(frozen: InferenceNetworks) -> LabelledPixels:
+        return collect_pixels(
             predictor(frozen),
             data.opener,
             data.regions,
             withheld=data.withheld,
             learn_errors_at=learn_errors_at,
         )
-        return fit_refine_state(pixels, num_classes=data.num_classes, config=config)
+
+    def look_at_pool(frozen: InferenceNetworks) -> NDArray[np.float32]:
+        return collect_pool(
+            predictor(frozen),
+            data.opener,
+            data.areas,
+            windows=config.prior.windows,
+            seed=seed_of(config.seed, "pool", plan.round_index),
+        )
+
+    tracker = PriorTracker(config=config.prior, rounds=data.answered, look_at_pool=look_at_pool)
+
+    def refresh(frozen: InferenceNetworks) -> RefineState:
+        pixels = collect(frozen)
+        if tracker.update(frozen, pixels):
+            pixels = collect(frozen)
+        return fit_refine_state(
+            pixels,
+            num_classes=data.num_classes,
+            config=config,
+            log_prior=tracker.log_prior(),
+        )
 
     module = TsfModule(
         networks,
@@ -227,6 +255,7 @@ def fit_round(
     return FitResult(
         networks=frozen,
         refine_state=refresh(frozen),
+        priors=tracker,
         history=module.history,
         guards=module.guard.warnings,
         best_val_miou=None if module.best_teacher is None else module.best_score,

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from geohsal.config import Config
@@ -81,14 +83,22 @@ class Judgement:
     disagree: Tensor
 
 
-def fit_refine_state(pixels: LabelledPixels, *, num_classes: int, config: Config) -> RefineState:
+def fit_refine_state(
+    pixels: LabelledPixels,
+    *,
+    num_classes: int,
+    config: Config,
+    log_prior: NDArray[np.float64] | None = None,
+) -> RefineState:
     """Statistics of all labelled regions, thresholds from the withheld ones.
+
+    `log_prior` [C] is how PLAR counts the pool's class shares; without it all classes are alike.
 
     Raises:
         LabelError: no labelled pixel has finite features.
     """
     statistics = fit_statistics(
-        pixels, num_classes=num_classes, config=config.plar, seed=config.seed
+        pixels, num_classes=num_classes, config=config.plar, seed=config.seed, log_prior=log_prior
     )
     thresholds = calibrate(
         pixels,

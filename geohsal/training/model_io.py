@@ -128,7 +128,9 @@ def load_model(folder: Path) -> Model:
             for c in passport["classes"]
         )
         networks = build_inference_networks(config, bands=len(bands), classes=len(classes))
-        networks.load_state_dict(_load(folder, WEIGHTS, passport))
+        weights = _load(folder, WEIGHTS, passport)
+        weights.setdefault("prior_shift", torch.zeros(len(classes)))  # folders of 0.1 have none
+        networks.load_state_dict(weights)
         refine_state = None
         if passport["thresholds"] is not None:
             refine_state = RefineState.from_parts(

@@ -143,6 +143,7 @@ class TsfModule(L.LightningModule):
         with self.networks.frozen() as frozen:
             output = frozen(image)
             student, _ = self.networks.student_and_friend(image)
+            student_logits = frozen.shifted(student.logits)
         counted = maps["valid"] & maps["train"] & (maps["mask"] == IGNORE_INDEX)
         state = self._refine_state
         assert state is not None, "judged before the first refresh"
@@ -155,9 +156,9 @@ class TsfModule(L.LightningModule):
         teacher = judged.teacher
         weight = trusted * (judged.confidence >= gate[teacher]) * half
         friend_label, friend_weight = _peer(
-            output.friend_logits, gate, trusted, like=student.logits
+            output.friend_logits, gate, trusted, like=student_logits
         )
-        student_label, student_weight = _peer(student.logits, gate, trusted, like=student.logits)
+        student_label, student_weight = _peer(student_logits, gate, trusted, like=student_logits)
         self.guard.see(
             teacher=teacher[counted],
             target=judged.labels[counted & (weight > 0)],
@@ -202,11 +203,14 @@ class TsfModule(L.LightningModule):
             self.networks.frozen() as frozen,
         ):
             output = frozen.teacher(image)
-            friend = None if frozen.friend is None else frozen.friend(image).logits.detach()
-        error = self.networks.emd(output.features, output.logits, friend)
-        return error_mask_loss(
-            error, best_class(output.logits), withheld, dice=self.config.emd.dice
-        )
+            logits = frozen.shifted(output.logits)
+            friend = (
+                None
+                if frozen.friend is None
+                else frozen.shifted(frozen.friend(image).logits).detach()
+            )
+        error = self.networks.emd(output.features, logits, friend)
+        return error_mask_loss(error, best_class(logits), withheld, dice=self.config.emd.dice)
 
     # --- around the steps ---------------------------------------------------------------------
 

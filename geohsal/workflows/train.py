@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geohsal import __version__
@@ -36,6 +37,7 @@ from geohsal.training.metrics import (
     update_counter,
 )
 from geohsal.training.model_io import load_model, save_model, window_grid
+from geohsal.workflows.answered import answered_rounds
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.standing import refuse_half_undone
@@ -224,6 +226,7 @@ def round_data(context: RunContext, round_index: int) -> RoundData:
         withheld=withheld,
         areas=context.train_areas(),
         class_names=context.manifest.class_names,
+        answered=answered_rounds(context, round_index),
     )
 
 
@@ -350,12 +353,29 @@ def metrics_of(
         "val_miou": result.best_val_miou,
         "chosen_by": "val" if result.best_val_miou is not None else "last step",
         "thresholds": thresholds,
+        "priors": _priors(result, names),
         "fallbacks": fallbacks(thresholds, names),
         "error_mask": thresholds["health"],
         "guards": result.guards,
         "history": result.history,
         "seconds": round(seconds, 3),
     }
+
+
+def _priors(result: FitResult, names: tuple[str, ...]) -> dict[str, Any]:
+    """The pool's class shares, where they come from, and what was added to the logits."""
+    found = result.priors
+    share = found.priors.share
+    return {
+        "source": found.priors.source,
+        "reason": found.priors.reason,
+        "share": None if share is None else _by_name(share, names),
+        "shift": _by_name(found.shift, names),
+    }
+
+
+def _by_name(values: NDArray[np.float64], names: tuple[str, ...]) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
 
 
 PROVEN = ("calibrated", "isotonic", "left-out class")

@@ -1,0 +1,91 @@
+"""The shift of the logits towards the pool's class shares, kept up to date while training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geohsal.config import PriorConfig
+from geohsal.models.tsf import InferenceNetworks
+from geohsal.refine.priors import (
+    FLOOR,
+    AnsweredRound,
+    PoolPriors,
+    prior_shift,
+    priors_by_em,
+    priors_from_answers,
+)
+from geohsal.refine.statistics import LabelledPixels
+
+_SETTLED = 0.02
+"""A shift that changed by less than this needs no second look at the labelled pixels."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PriorTracker:
+    """Sets the networks' prior shift at every refresh.
+
+    `rounds` are the answered rounds so far, `look_at_pool` gives probabilities [n, C] of pool
+    pixels (asked for by source em alone). `priors` and `shift` are what was found last.
+    """
+
+    config: PriorConfig
+    rounds: Sequence[AnsweredRound]
+    look_at_pool: Callable[[InferenceNetworks], NDArray[np.float32]]
+    priors: PoolPriors = field(
+        default_factory=lambda: PoolPriors(share=None, source="none", reason="not looked at")
+    )
+    shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def update(self, networks: InferenceNetworks, pixels: LabelledPixels) -> bool:
+        """Estimate anew and set the shift; True where pixels must be collected again.
+
+        Args:
+            networks: whose `prior_shift` is set in place.
+            pixels: the labelled pixels as these networks see them, with probabilities.
+        """
+        present = networks.prior_shift.detach().cpu().double().numpy()
+        taught, labelled = _taught(pixels, present)
+        self.priors = self._estimate(networks, taught, present)
+        self.shift = prior_shift(self.priors, taught, labelled=labelled, config=self.config)
+        networks.prior_shift.copy_(torch.from_numpy(self.shift))
+        return bool(np.abs(self.shift - present).max() > _SETTLED)
+
+    def _estimate(
+        self, networks: InferenceNetworks, taught: NDArray[np.float64], present: NDArray[np.float64]
+    ) -> PoolPriors:
+        if self.config.source == "answers":
+            return priors_from_answers(self.rounds, min_regions=self.config.min_regions)
+        if self.config.source == "em":
+            return priors_by_em(unshifted(self.look_at_pool(networks), present), taught)
+        return PoolPriors(share=None, source="off", reason="prior.source is none")
+
+    def log_prior(self) -> NDArray[np.float64] | None:
+        """[C] what PLAR's Q counts with; None without evidence."""
+        if self.priors.share is None:
+            return None
+        logs = self.config.strength * np.log(self.priors.share + FLOOR)
+        return np.asarray(logs, dtype=np.float64)
+
+
+def unshifted(
+    probabilities: NDArray[np.floating], shift: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Probabilities [n, C] as they would be without a shift [C] of the logits."""
+    raw = probabilities.astype(np.float64) * np.exp(-shift)
+    return np.asarray(raw / raw.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def _taught(
+    pixels: LabelledPixels, shift: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Mean unshifted probability [C] where the supervised loss looks, and classes seen there."""
+    assert pixels.probabilities is not None, "collected without"
+    assert pixels.weight is not None, "collected without"
+    learnt = ~pixels.withheld if not pixels.withheld.all() else pixels.withheld
+    weight = pixels.weight[learnt]
+    mean = weight @ unshifted(pixels.probabilities[learnt], shift) / weight.sum()
+    labelled = np.bincount(pixels.label, minlength=len(shift)) > 0
+    return np.asarray(mean, dtype=np.float64), labelled
