@@ -27,6 +27,7 @@ COMMANDS = {
     "status": "Say where a run stands and what comes next.",
     "doctor": "Say what this machine has, and what to do where it lacks something.",
     "demo": "Run a synthetic example from start to finish.",
+    "manifest": "Write the manifest of a benchmark dataset, or first labels for a manifest.",
     "config": "Show the settings or their schema.",
 }
 INTERRUPTED = 130
