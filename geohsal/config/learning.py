@@ -84,7 +84,8 @@ class AugmentConfig:
     )
     blur_p: Share = Field(default=0.5, description="strong: probability of a Gaussian blur")
     cutmix_p: Share = Field(
-        default=0.5, description="strong: probability that a crop takes a CutMix box"
+        default=0.5,
+        description="strong: probability that a crop takes part of another one (ssl.class_mix)",
     )
     labelled_gain: Annotated[float, Field(ge=0)] = Field(
         default=0.1, description="gain and offset range for labelled crops"
@@ -93,10 +94,28 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class SslConfig:
-    """Teacher, student, friend (method: TSF)."""
+    """Teacher, student, friend (method: TSF); `geohsal.training.pseudo_labels` has the switches."""
 
     enabled: bool = Field(
         default=True, description="false: supervised loss only (teacher is still EMA)"
+    )
+    first_round: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="rounds before this one are supervised only: student and friend learn from "
+        "labels alone",
+    )
+    consistency: Literal["ema", "fixmatch", "unimatch"] = Field(
+        default="ema",
+        description="who labels the weak view that the student learns from on strong ones. ema: "
+        "the teacher (ssl.teacher); fixmatch: the student itself, one strong view; unimatch: the "
+        "student itself, two strong views and the weak one with half of its features dropped. The "
+        "model saved is the EMA teacher in all cases",
+    )
+    teacher: Literal["ema", "previous"] = Field(
+        default="ema",
+        description="consistency ema: who the teacher is. ema: the running mean of the student; "
+        "previous: the last round's model, frozen (self-training); where there is none, as in "
+        "round 0, it is as ema",
     )
     friend: Literal["head", "peer", "arch", "none"] = Field(
         default="arch",
@@ -115,7 +134,9 @@ class SslConfig:
         description="share of a round over which that weight ramps up after the warm-up",
     )
     warm_share: Share = Field(
-        default=0.1, description="share of the first round that is supervised only"
+        default=0.1,
+        description="share of the first round, and with train.restart of each, that is supervised "
+        "only",
     )
     peer_weight: Annotated[float, Field(ge=0)] = Field(
         default=0.5, description="weight of the loss between student and friend"
@@ -130,6 +151,16 @@ class SslConfig:
         default=0.90,
         description="precision whose Wilson lower bound a confidence threshold must reach",
     )
+    class_mix: Literal["cutmix", "classmix", "none"] = Field(
+        default="cutmix",
+        description="what strong views take from another crop. cutmix: a box; classmix: half of "
+        "its classes by pseudo-label, rare ones rather; none: nothing",
+    )
+    contrast_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="weight of a contrastive loss on labelled and trusted pixels, read through a "
+        "projection head that starts anew each round; 0: no such head",
+    )
     collapse_disagreement: Share = Field(
         default=0.01, description="friend-teacher disagreement below which the collapse guard warns"
     )
@@ -137,3 +168,14 @@ class SslConfig:
         default=0.98,
         description="share of one class in the pseudo-labels above which the guard warns",
     )
+
+    def __post_init__(self) -> None:
+        if self.teacher == "previous" and self.consistency != "ema":
+            raise ValueError(
+                f"ssl.teacher previous needs ssl.consistency ema: under {self.consistency} the "
+                "student labels for itself"
+            )
+
+    def active(self, round_index: int) -> bool:
+        """Whether a round learns from unlabelled pixels."""
+        return self.enabled and round_index >= self.first_round

@@ -83,7 +83,7 @@ def photometric(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnlabelledView:
-    """An unlabelled crop with all that is said of its pixels; CutMix moves all of it together.
+    """An unlabelled crop with all that is said of its pixels; mixing moves all of it together.
 
     `image` is (batch, band, height, width), all others (batch, height, width): `target` the
     refined teacher label, `weight` its weight, `friend_target`/`friend_weight` and
@@ -104,10 +104,20 @@ class UnlabelledView:
 
 
 class StrongViews:
-    """Radiometry, blur and CutMix on unlabelled crops."""
+    """Radiometry, blur, and CutMix or ClassMix, on unlabelled crops.
 
-    def __init__(self, config: AugmentConfig) -> None:
+    Args:
+        config: how strong.
+        mix: cutmix, classmix or none.
+        class_pixels: (class,) labelled pixels; ClassMix rather pastes classes with few.
+    """
+
+    def __init__(
+        self, config: AugmentConfig, *, mix: str = "cutmix", class_pixels: Tensor | None = None
+    ) -> None:
         self._config = config
+        self._mix = mix
+        self._class_pixels = class_pixels
         self._blur = K.RandomGaussianBlur((3, 3), (0.2, 1.2), p=config.blur_p)
 
     def __call__(self, view: UnlabelledView) -> UnlabelledView:
@@ -117,7 +127,13 @@ class StrongViews:
             view.image, view.valid, gain=config.gain, offset=config.offset, noise=config.noise
         )
         image = self._blur(image) * view.valid[:, None]
-        return cutmix(replace(view, image=image), probability=config.cutmix_p)
+        changed = replace(view, image=image)
+        if self._mix == "cutmix":
+            return cutmix(changed, probability=config.cutmix_p)
+        if self._mix == "classmix":
+            assert self._class_pixels is not None, "ClassMix needs the labelled pixels per class"
+            return classmix(changed, probability=config.cutmix_p, class_pixels=self._class_pixels)
+        return changed
 
 
 def cutmix(view: UnlabelledView, *, probability: float) -> UnlabelledView:
@@ -136,9 +152,49 @@ def cutmix(view: UnlabelledView, *, probability: float) -> UnlabelledView:
         cols = max(1, min(width, round((share / ratio) ** 0.5 * width)))
         row, col = int(top * (height - rows + 1)), int(left * (width - cols + 1))
         box[item, row : row + rows, col : col + cols] = True
+    return _paste(view, box)
+
+
+def classmix(view: UnlabelledView, *, probability: float, class_pixels: Tensor) -> UnlabelledView:
+    """Paste half of the classes of the next crop into each chosen one, all maps together.
+
+    Classes are those of the pseudo-labels on valid pixels; half of an odd number is rounded down,
+    so a crop of one class gives nothing (Olsson et al. 2021). They are drawn without return, with
+    probability 1/sqrt(labelled pixels): rare classes rather. A class without labels is drawn like
+    the most common one, since nothing says that it is there.
+
+    Args:
+        view: crops.
+        probability: that a crop is pasted into.
+        class_pixels: (class,) labelled pixels.
+    """
+    batch = len(view.image)
+    if batch < 2 or probability == 0:
+        return view
+    counts = class_pixels.cpu().double()
+    rarity = torch.where(counts > 0, counts, counts.max().clamp_min(1)).rsqrt()
+    source, there = view.target.roll(1, 0), view.valid.roll(1, 0)
+    mask = torch.zeros_like(there)
+    for item in range(batch):
+        if float(torch.rand(1)) >= probability:
+            continue
+        found = source[item][there[item]].bincount(minlength=len(rarity)).cpu()
+        classes = found.nonzero()[:, 0]
+        half = len(classes) // 2
+        if half == 0:
+            continue
+        drawn = classes[torch.multinomial(rarity[classes], half)]
+        mask[item] = torch.isin(source[item], drawn.to(source.device)) & there[item]
+    return _paste(view, mask)
+
+
+def _paste(view: UnlabelledView, where: Tensor) -> UnlabelledView:
+    """The view with all of the next crop's maps where `where` (batch, height, width) is True."""
     return UnlabelledView(
         **{
-            name: torch.where(box[:, None] if value.dim() == 4 else box, value.roll(1, 0), value)
+            name: torch.where(
+                where[:, None] if value.dim() == 4 else where, value.roll(1, 0), value
+            )
             for name, value in (
                 (name, getattr(view, name)) for name in UnlabelledView.__dataclass_fields__
             )

@@ -69,16 +69,38 @@ class Decoder(nn.Module):
         )
         self.head = nn.Conv2d(self.channels, classes, 1)
 
-    def forward(self, image: Tensor, pyramid: list[Tensor]) -> SegmenterOutput:
-        """Features and logits at the resolution of `image`."""
+    def forward(
+        self, image: Tensor, pyramid: list[Tensor], *, perturbed: int = 0
+    ) -> SegmenterOutput:
+        """Features and logits at the resolution of `image`.
+
+        Args:
+            image: (batch, band, height, width).
+            pyramid: the encoder's feature maps.
+            perturbed: the last so many images are decoded from half of the channels of each
+                feature map, the pixel stem's too (the first level is the image: no decoder
+                reads it).
+        """
+        if perturbed:
+            pyramid = [pyramid[0], *(drop_channels(level, perturbed) for level in pyramid[1:])]
         features = self.decoder(pyramid)
         if features.shape[-2:] != image.shape[-2:]:
             features = F.interpolate(
                 features, size=image.shape[-2:], mode="bilinear", align_corners=False
             )
         if self.pixel_stem is not None:
-            features = self.fuse(torch.cat([features, self.pixel_stem(image)], dim=1))
+            pixels = self.pixel_stem(image)
+            if perturbed:
+                pixels = drop_channels(pixels, perturbed)
+            features = self.fuse(torch.cat([features, pixels], dim=1))
         return SegmenterOutput(logits=self.head(features), features=features)
+
+
+def drop_channels(features: Tensor, images: int) -> Tensor:
+    """Dropout2d(0.5) on the last so many images of a batch, also in evaluation mode."""
+    first = len(features) - images
+    changed = F.dropout2d(features[first:], 0.5, training=True)
+    return torch.cat([features[:first], changed])
 
 
 class Segmenter(nn.Module):

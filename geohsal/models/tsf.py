@@ -23,11 +23,17 @@ class TsfOutput(NamedTuple):
     error_logits: Tensor
 
 
+EMBEDDING = 64
+"""Length of the vectors that the contrastive loss compares."""
+
+
 class TeacherStudentFriend(nn.Module):
     """Teacher, student, friend and error-mask decoder of one run (method: TSF).
 
     Without a friend `friend` is None. Of kind `head` it is a decoder on the student's encoder,
-    otherwise a whole network of its own.
+    otherwise a whole network of its own. `projection` is there only where the contrastive loss
+    uses it; no model folder holds it, so it starts anew each round. `previous` is the last
+    round's teacher where it labels (`label_by`).
     """
 
     def __init__(self, config: Config, *, bands: int, classes: int) -> None:
@@ -61,21 +67,36 @@ class TeacherStudentFriend(nn.Module):
             channels=config.emd.channels,
             stop_gradient=config.emd.stop_gradient,
         ).to(memory_format=torch.channels_last)
+        width = self.student.decoder.channels
+        self.projection: nn.Module | None = None
+        if ssl.enabled and ssl.contrast_weight > 0:
+            self.projection = nn.Sequential(
+                nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, EMBEDDING)
+            )
+        self.previous: nn.Module | None = None
 
     def train(self, mode: bool = True) -> "TeacherStudentFriend":
-        """The teacher never leaves evaluation mode."""
+        """The teacher, and the one before, never leave evaluation mode."""
         super().train(mode)
         self.teacher.eval()
+        if self.previous is not None:
+            self.previous.eval()
         return self
+
+    def label_by(self, teacher: nn.Module) -> None:
+        """Keep a frozen copy of the last round's teacher: its labels are learned from.
+
+        Raises:
+            RuntimeError: it has another architecture.
+        """
+        previous = copy.deepcopy(self.teacher)
+        previous.load_state_dict(teacher.state_dict())
+        self.previous = previous.requires_grad_(False).eval()
 
     @contextmanager
     def frozen(self) -> Iterator["InferenceNetworks"]:
         """The inference networks, with all norms and dropouts in evaluation mode for the block."""
-        modal = [
-            module
-            for module in self.modules()
-            if module.training and not next(module.children(), None)
-        ]
+        modal = [module for module in self.modules() if module.training]
         for module in modal:
             module.training = False
         try:
@@ -84,16 +105,25 @@ class TeacherStudentFriend(nn.Module):
             for module in modal:
                 module.training = True
 
-    def student_and_friend(self, image: Tensor) -> tuple[SegmenterOutput, SegmenterOutput | None]:
-        """Both gradient-trained networks on one image; the encoder runs once for `head`."""
+    def student_and_friend(
+        self, image: Tensor, *, friend_sees: int, perturbed: int = 0
+    ) -> tuple[SegmenterOutput, SegmenterOutput | None]:
+        """Both gradient-trained networks on one batch; the encoder runs once for `head`.
+
+        Args:
+            image: (batch, band, height, width).
+            friend_sees: the friend gets the first so many images.
+            perturbed: the student decodes the last so many from perturbed features.
+        """
         image = image.contiguous(memory_format=torch.channels_last)
         pyramid = self.student.encoder(image)
-        student = self.student.decoder(image, pyramid)
+        student = self.student.decoder(image, pyramid, perturbed=perturbed)
         if self.friend is None:
             return student, None
         if self.kind == "head":
-            return student, self.friend(image, pyramid)
-        return student, self.friend(image)
+            shared = [level[:friend_sees] for level in pyramid]
+            return student, self.friend(image[:friend_sees], shared)
+        return student, self.friend(image[:friend_sees])
 
     @torch.no_grad()
     def update_teacher(self, *, step: int, ema_max: float) -> None:
@@ -106,12 +136,17 @@ class TeacherStudentFriend(nn.Module):
             else:
                 value.copy_(student[name])
 
-    def inference_networks(self) -> "InferenceNetworks":
-        """Teacher, friend (a whole network also for `head`) and error-mask decoder."""
+    def inference_networks(self, teacher: nn.Module | None = None) -> "InferenceNetworks":
+        """Teacher, friend (a whole network also for `head`) and error-mask decoder.
+
+        Args:
+            teacher: what stands in for the teacher; default: the teacher itself.
+        """
         friend: nn.Module | None = self.friend
         if self.kind == "head" and friend is not None:
             friend = Segmenter(self.student.encoder, friend)  # type: ignore[arg-type]
-        return InferenceNetworks(self.teacher, friend, self.emd, prior_shift=self.prior_shift)
+        labelling = self.teacher if teacher is None else teacher
+        return InferenceNetworks(labelling, friend, self.emd, prior_shift=self.prior_shift)
 
 
 class InferenceNetworks(nn.Module):

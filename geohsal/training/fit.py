@@ -37,7 +37,6 @@ from geohsal.refine.statistics import LabelledPixels
 from geohsal.training.collect import collect_pixels, collect_pool
 from geohsal.training.inference import Predictor
 from geohsal.training.judgement import RefineState, fit_refine_state
-from geohsal.training.losses import class_weights
 from geohsal.training.model_io import window_grid
 from geohsal.training.module import RoundPlan, TsfModule, Validate
 from geohsal.training.pool_priors import PriorTracker
@@ -72,6 +71,10 @@ class RoundData:
                 for class_id, count in region.counts.items():
                     counts[class_id] += count
         return counts
+
+    def learn_errors_at(self, config: Config) -> frozenset[str]:
+        """Withheld regions that the error-mask decoder learns from; none where it is off."""
+        return error_keys(self.withheld, seed=config.seed) if config.emd.enabled else frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +195,7 @@ def fit_round(
     Raises:
         RunError: the checkpoint belongs to another request, or cannot be read.
     """
-    learn_errors_at = error_keys(data.withheld, seed=config.seed)
+    learn_errors_at = data.learn_errors_at(config)
 
     def predictor(frozen: InferenceNetworks) -> Predictor:
         return Predictor(frozen, scale=data.scale, grid=window_grid(config), device=device)
@@ -233,7 +236,7 @@ def fit_round(
         config=config,
         plan=plan,
         class_names=data.class_names,
-        class_weights=class_weights(data.class_pixels(), config.train.class_weights),
+        class_pixels=data.class_pixels(),
         refresh=refresh,
         validate=validate,
     )
@@ -358,7 +361,7 @@ def _loaders(
         sampling_power=train.sampling_power,
     )
     loaders = {"labelled": _loader(labelled, train.batch_labelled, plan, train.loader_workers)}
-    if config.ssl.enabled:
+    if config.ssl.active(plan.round_index):
         unlabelled = UnlabelledCrops(
             data.opener,
             areas=data.areas,

@@ -90,11 +90,17 @@ def error_mask_loss(
 
 
 def class_weights(counts: Tensor, mode: str) -> Tensor | None:
-    """Loss weights by labelled pixels: 1/sqrt(n) or 1/n, mean 1 over the labelled pixels."""
+    """Loss weights by labelled pixels: 1/sqrt(n) or 1/n, mean 1 over the labelled pixels.
+
+    A weight is cut at 10 times the mean before the mean is restored, so that a class of one pixel
+    does not lead. A class without labels weighs 0: it has no pixel in the supervised loss.
+    """
     if mode == "none":
         return None
     present = counts > 0
     power = 0.5 if mode == "sqrt" else 1.0
     weights = torch.where(present, counts.clamp_min(1).double() ** -power, torch.zeros(()).double())
-    mean = (weights * counts).sum() / counts.sum().clamp_min(1)
-    return (weights / mean).clamp_max(10.0).float()
+    if not bool(present.any()):
+        return weights.float()
+    weights = (weights * counts.sum() / (weights * counts).sum()).clamp_max(10.0)
+    return (weights * counts.sum() / (weights * counts).sum()).float()

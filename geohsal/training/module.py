@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from geohsal.config import Config
-from geohsal.data.augment import StrongViews, UnlabelledView, WeakViews, photometric
+from geohsal.data.augment import StrongViews, WeakViews, photometric
 from geohsal.data.dataset import seed_of
-from geohsal.geo.states import IGNORE_INDEX, PixelState
+from geohsal.geo.states import IGNORE_INDEX
 from geohsal.models.error_mask import best_class
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
+from geohsal.training.contrast import contrast_loss, draw_pixels
 from geohsal.training.guard import CollapseGuard
-from geohsal.training.judgement import RefineState, judge_batch
+from geohsal.training.judgement import RefineState
 from geohsal.training.losses import (
+    class_weights,
     error_mask_loss,
     supervised_loss,
     unsupervised_weight,
     weighted_pseudo_loss,
 )
+from geohsal.training.pseudo_labels import Streams, judged_view, labelling_networks, streams_of
 
 Refresh = Callable[[InferenceNetworks], RefineState | None]
 Validate = Callable[[InferenceNetworks], float | None]
@@ -43,7 +46,17 @@ class RoundPlan:
 
 
 class TsfModule(L.LightningModule):
-    """Trains student, friend and error-mask decoder; the teacher follows by EMA (method: TSF)."""
+    """Trains student, friend and error-mask decoder; the teacher follows by EMA (method: TSF).
+
+    Args:
+        networks: of the run.
+        config: all settings.
+        plan: parts and steps.
+        class_names: by class id.
+        class_pixels: (class,) labelled pixels that enter the supervised loss.
+        refresh: statistics and thresholds of frozen networks.
+        validate: mIoU of frozen networks on val labels, or None.
+    """
 
     def __init__(
         self,
@@ -52,7 +65,7 @@ class TsfModule(L.LightningModule):
         config: Config,
         plan: RoundPlan,
         class_names: Sequence[str],
-        class_weights: Tensor | None,
+        class_pixels: Tensor,
         refresh: Refresh,
         validate: Validate,
     ) -> None:
@@ -60,7 +73,7 @@ class TsfModule(L.LightningModule):
         self.networks = networks
         self.config = config
         self.plan = plan
-        self.class_weights = class_weights
+        self.class_weights = class_weights(class_pixels, config.train.class_weights)
         self.guard = CollapseGuard(config.ssl, class_names)
         self.best_score = -math.inf
         self.best_teacher: dict[str, Tensor] | None = None
@@ -69,7 +82,10 @@ class TsfModule(L.LightningModule):
         self._validate = validate
         self._refine_state: RefineState | None = None
         self._weak = WeakViews(config.augment)
-        self._strong = StrongViews(config.augment)
+        self._strong = StrongViews(
+            config.augment, mix=config.ssl.class_mix, class_pixels=class_pixels
+        )
+        self._learns_unlabelled = config.ssl.active(plan.round_index)
         self._refresh_every = max(1, round(config.plar.refresh_share * plan.parts))
         self._sums: dict[str, Tensor] = {}
 
@@ -97,21 +113,30 @@ class TsfModule(L.LightningModule):
             labelled["image"], {key: labelled[key] for key in ("mask", "withheld", "valid")}
         )
         weight = self._unsupervised_weight()
-        view = self._unlabelled_view(unlabelled) if weight > 0 else None
+        streams = self._streams(unlabelled) if weight > 0 else None
         gain = self.config.augment.labelled_gain
         shown = photometric(image, maps["valid"], gain=gain, offset=gain, noise=0.0)
         count = shown.shape[0]
-        stacked = shown if view is None else torch.cat([shown, view.image])
-        student, friend = self.networks.student_and_friend(stacked)
+        views = () if streams is None else streams.views
+        student, friend = self.networks.student_and_friend(
+            torch.cat([shown, *(view.image for view in views)]),
+            friend_sees=count + (len(views[0].image) if views else 0),
+            perturbed=0 if streams is None else streams.perturbed * len(views[-1].image),
+        )
         losses = {"supervised": self._supervised(student.logits[:count], maps["mask"])}
         total = losses["supervised"]
         if friend is not None:
             losses["friend"] = self._supervised(friend.logits[:count], maps["mask"])
             total = total + losses["friend"]
-        if view is not None:
+        if streams is not None:
             friend_logits = None if friend is None else friend.logits[count:]
-            losses["unsupervised"] = self._consistency(student.logits[count:], friend_logits, view)
+            losses["unsupervised"] = self._consistency(
+                student.logits[count:], friend_logits, streams
+            )
             total = total + weight * losses["unsupervised"]
+        if self.networks.projection is not None and self._learns_unlabelled:
+            losses["contrast"] = self._contrast(student.features, maps["mask"], streams)
+            total = total + self.config.ssl.contrast_weight * losses["contrast"]
         if self.config.emd.enabled and bool((maps["withheld"] != IGNORE_INDEX).any()):
             losses["error_mask"] = self._error_mask(image, maps["withheld"])
             total = total + self.config.emd.weight * losses["error_mask"]
@@ -123,76 +148,66 @@ class TsfModule(L.LightningModule):
         return supervised_loss(logits, labels, weights)
 
     def _unsupervised_weight(self) -> float:
-        ssl = self.config.ssl
-        if not ssl.enabled or self._refine_state is None:
+        ssl, anew = self.config.ssl, self.plan.round_index == 0
+        if self.config.train.restart and self.networks.previous is None:
+            anew = True  # a teacher of random weights has nothing to tell yet
+        if not self._learns_unlabelled or self._refine_state is None:
             return 0.0
         return unsupervised_weight(
             self.global_step,
             total=self.plan.steps,
-            warm_share=ssl.warm_share if self.plan.round_index == 0 else 0.0,
+            warm_share=ssl.warm_share if anew else 0.0,
             ramp_share=ssl.ramp_share,
             maximum=ssl.weight_max,
         )
 
     @torch.no_grad()
-    def _unlabelled_view(self, unlabelled: dict[str, Any]) -> UnlabelledView:
-        """Weak view, judged by teacher, friend, EMD and PLAR; then the strong view of it."""
+    def _streams(self, unlabelled: dict[str, Any]) -> Streams:
+        """The weak view, judged; then what the student is shown of it."""
         image, maps = self._weak(
             unlabelled["image"], {key: unlabelled[key] for key in ("mask", "valid", "train")}
         )
-        with self.networks.frozen() as frozen:
-            output = frozen(image)
-            student, _ = self.networks.student_and_friend(image)
-            student_logits = frozen.shifted(student.logits)
-        counted = maps["valid"] & maps["train"] & (maps["mask"] == IGNORE_INDEX)
         state = self._refine_state
         assert state is not None, "judged before the first refresh"
-        judged = judge_batch(output, state=state, config=self.config)
-        gate = state.confidence_thresholds.to(image.device)
-        ssl = self.config.ssl
-        codes = judged.state
-        half = torch.where(codes == PixelState.CORRECTED, ssl.corrected_weight, 1.0)
-        trusted = codes <= PixelState.CORRECTED
-        teacher = judged.teacher
-        weight = trusted * (judged.confidence >= gate[teacher]) * half
-        friend_label, friend_weight = _peer(
-            output.friend_logits, gate, trusted, like=student_logits
-        )
-        student_label, student_weight = _peer(student_logits, gate, trusted, like=student_logits)
+        view, judged = judged_view(self.networks, image, maps, state=state, config=self.config)
         self.guard.see(
-            teacher=teacher[counted],
-            target=judged.labels[counted & (weight > 0)],
-            disagree=judged.disagree[counted],
-            has_friend=output.friend_logits is not None,
+            teacher=judged.teacher[view.counted],
+            target=judged.labels[view.counted & (view.weight > 0)],
+            disagree=judged.disagree[view.counted],
+            has_friend=self.networks.friend is not None,
         )
-        return self._strong(
-            UnlabelledView(
-                image=image,
-                target=judged.labels,
-                weight=weight.float(),
-                friend_target=friend_label,
-                friend_weight=friend_weight,
-                student_target=student_label,
-                student_weight=student_weight,
-                state=codes,
-                counted=counted,
-                valid=maps["valid"],
-            )
-        )
+        return streams_of(view, self._strong, consistency=self.config.ssl.consistency)
 
-    def _consistency(self, student: Tensor, friend: Tensor | None, view: UnlabelledView) -> Tensor:
-        """CE_w against the refined teacher label, and between the peers (method: TSF)."""
-        loss = weighted_pseudo_loss(student, view.target, view.weight, view.counted)
+    def _consistency(self, student: Tensor, friend: Tensor | None, streams: Streams) -> Tensor:
+        """CE_w against the refined label, and between the peers (method: TSF)."""
+        logits = torch.split(student, [len(view.image) for view in streams.views])
+        parts = zip(streams.shares, logits, streams.views, strict=True)
+        losses = [
+            share * weighted_pseudo_loss(one, view.target, view.weight, view.counted)
+            for share, one, view in parts
+        ]
+        loss = torch.stack(losses).sum()
         if friend is None:
             return loss
-        peer = self.config.ssl.peer_weight
+        view, peer = streams.first, self.config.ssl.peer_weight
         loss = loss + weighted_pseudo_loss(friend, view.target, view.weight, view.counted)
         loss = loss + peer * weighted_pseudo_loss(
-            student, view.friend_target, view.friend_weight, view.counted
+            logits[0], view.friend_target, view.friend_weight, view.counted
         )
         return loss + peer * weighted_pseudo_loss(
             friend, view.student_target, view.student_weight, view.counted
         )
+
+    def _contrast(self, features: Tensor, labels: Tensor, streams: Streams | None) -> Tensor:
+        """Pixel contrast on human labels, and on what is believed of the first strong view."""
+        assert self.networks.projection is not None
+        if streams is not None:
+            view = streams.first
+            believed = view.counted & (view.weight > 0)
+            labels = torch.cat([labels, torch.where(believed, view.target, IGNORE_INDEX)])
+        drawn = draw_pixels(labels)
+        pixels = features[: len(labels)].permute(0, 2, 3, 1).flatten(0, 2)[drawn]
+        return contrast_loss(self.networks.projection(pixels), labels.flatten()[drawn])
 
     def _error_mask(self, image: Tensor, withheld: Tensor) -> Tensor:
         """EMD on withheld regions: the teacher's labels there are out of sample."""
@@ -217,11 +232,13 @@ class TsfModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Refresh statistics and thresholds from a frozen pass where a refresh is due."""
         self._sums = {}
-        if not self.config.ssl.enabled:
+        if not self._learns_unlabelled:
             return
         first = self._refine_state is None
         if first or self.current_epoch % self._refresh_every == 0:
-            self._refine_state = self._frozen(self._refresh)
+            with torch.no_grad(), self.networks.frozen():
+                labelling = labelling_networks(self.networks, self.config.ssl)
+                self._refine_state = self._refresh(labelling)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """theta_T follows theta_S."""
@@ -232,7 +249,8 @@ class TsfModule(L.LightningModule):
         count = max(1, self.plan.part_steps)
         row = {name: float(value) / count for name, value in self._sums.items()}
         row["step"] = float(self.global_step)
-        score = self._frozen(self._validate)
+        with torch.no_grad(), self.networks.frozen() as frozen:
+            score = self._validate(frozen)
         if score is not None:
             row["val_miou"] = score
             if score > self.best_score:
@@ -246,10 +264,6 @@ class TsfModule(L.LightningModule):
             unsupervised=row.get("unsupervised") if self._unsupervised_weight() > 0 else None,
         )
         self.history.append(row)
-
-    def _frozen(self, function: Callable[[InferenceNetworks], Any]) -> Any:
-        with torch.no_grad(), self.networks.frozen() as frozen:
-            return function(frozen)
 
     def _remember(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
@@ -310,14 +324,3 @@ class TsfModule(L.LightningModule):
         self.best_teacher = saved["best_teacher"]
         self.history = saved["history"]
         self.guard.load_state(saved["guard"])
-
-
-def _peer(
-    logits: Tensor | None, gate: Tensor, trusted: Tensor, *, like: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A peer's labels and weights: its own confidence, and 0 where PLAR abstained."""
-    if logits is None:
-        zero = torch.zeros_like(like[:, 0])
-        return zero.long(), zero
-    confidence, label = logits.float().softmax(dim=1).max(dim=1)
-    return label, (trusted * (confidence >= gate[label])).float()

@@ -259,7 +259,7 @@ def _scene_regions(scene: SceneCrops, *, seed: int) -> list[LabelledRegion]:
 def initial_networks(context: RunContext, round_: Round) -> TeacherStudentFriend:
     """Random or pretrained networks for the first round (or `train.restart`), else the last ones.
 
-    A later round's student and teacher both start from the last teacher.
+    A later round's student and teacher start from the last teacher, which labels if ssl says so.
     """
     config = context.config
     with torch.random.fork_rng(devices=[]):
@@ -267,10 +267,15 @@ def initial_networks(context: RunContext, round_: Round) -> TeacherStudentFriend
         networks = TeacherStudentFriend(
             config, bands=len(context.manifest.bands), classes=context.manifest.num_classes
         )
-    if round_.index == 0 or config.train.restart:
+    labelled_by_last = config.ssl.teacher == "previous" and config.ssl.active(round_.index)
+    if round_.index == 0 or (config.train.restart and not labelled_by_last):
         return networks
     previous = load_model(context.run.round(round_.index - 1).model_dir).networks
     try:
+        if labelled_by_last:
+            networks.label_by(previous.teacher)
+        if config.train.restart:
+            return networks
         networks.student.load_state_dict(previous.teacher.state_dict())
         networks.teacher.load_state_dict(previous.teacher.state_dict())
         networks.emd.load_state_dict(previous.emd.state_dict())
@@ -280,7 +285,7 @@ def initial_networks(context: RunContext, round_: Round) -> TeacherStudentFriend
     except RuntimeError:
         raise RunError(
             f"{context.run.path}: the model of round {round_.index - 1} has another architecture; "
-            "keep the model and ssl.friend settings, or set train.restart=true"
+            "keep the model and ssl.friend settings, or set train.restart=true and ssl.teacher=ema"
         ) from None
     return networks
 

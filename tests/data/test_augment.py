@@ -1,7 +1,15 @@
+import pytest
 import torch
 
 from geohsal.config import AugmentConfig
-from geohsal.data.augment import UnlabelledView, WeakViews, cutmix, photometric
+from geohsal.data.augment import (
+    StrongViews,
+    UnlabelledView,
+    WeakViews,
+    classmix,
+    cutmix,
+    photometric,
+)
 
 
 def coordinates(size: int) -> torch.Tensor:
@@ -82,3 +90,94 @@ def test_cutmix_moves_every_map() -> None:
     assert torch.equal(mixed.counted, source > 1)
     assert torch.equal(mixed.valid, source > 1)
     assert torch.equal(cutmix(view, probability=0.0).target, marks)
+
+
+def crops(target: torch.Tensor, *, valid: torch.Tensor | None = None) -> UnlabelledView:
+    """Crops whose every map tells the crop (tens) and the pseudo-label (units) of a pixel."""
+    marks = torch.arange(len(target)).view(-1, 1, 1) * 10 + target
+    return UnlabelledView(
+        image=marks[:, None].float(),
+        target=target,
+        weight=marks.float(),
+        friend_target=marks,
+        friend_weight=marks.float(),
+        student_target=marks,
+        student_weight=marks.float(),
+        state=marks,
+        counted=marks > 15,
+        valid=torch.ones_like(target, dtype=torch.bool) if valid is None else valid,
+    )
+
+
+def four_classes(batch: int, *, size: int = 8) -> torch.Tensor:
+    """Class c in quarter c of each crop."""
+    quarter = torch.arange(size) * 4 // size
+    return quarter.expand(batch, size, size).contiguous()
+
+
+def test_classmix_pastes_half_of_the_classes_with_every_map() -> None:
+    target = four_classes(3)
+    view = crops(target)
+    torch.manual_seed(0)
+    mixed = classmix(view, probability=1.0, class_pixels=torch.full((4,), 100))
+    marks = mixed.state
+    for item in range(3):
+        pasted = marks[item] // 10 != item
+        assert set((marks[item] // 10).unique().tolist()) == {item, (item - 1) % 3}
+        assert len(target[item][pasted].unique()) == 2
+        assert pasted.sum() == target[item].numel() // 2
+    assert torch.equal(mixed.target, marks % 10)
+    assert torch.equal(mixed.image[:, 0].long(), marks)
+    for name in ("weight", "friend_target", "friend_weight", "student_target", "student_weight"):
+        assert torch.equal(getattr(mixed, name).long(), marks), name
+    assert torch.equal(mixed.counted, marks > 15)
+
+
+def test_classmix_rather_pastes_rare_classes() -> None:
+    view = crops(four_classes(2))
+    counts = torch.tensor([10_000, 10_000, 1, 0])  # the last has no labels: as the most common
+    torch.manual_seed(0)
+    pasted = torch.zeros(4)
+    for _ in range(100):
+        state = classmix(view, probability=1.0, class_pixels=counts).state[0]
+        pasted[(state[state >= 10] % 10).unique()] += 1
+    assert pasted.sum() == 200
+    assert pasted[2] > 95
+    assert (pasted[[0, 1, 3]] > 20).all()
+
+
+@pytest.mark.parametrize(
+    ("target", "probability"),
+    [(torch.zeros(2, 4, 4, dtype=torch.int64), 1.0), (four_classes(2, size=4), 0.0)],
+    ids=["one class", "never"],
+)
+def test_classmix_without_half_a_class_changes_nothing(
+    target: torch.Tensor, probability: float
+) -> None:
+    mixed = classmix(crops(target), probability=probability, class_pixels=torch.ones(4))
+    assert torch.equal(mixed.state, crops(target).state)
+
+
+def test_classmix_pastes_no_nodata() -> None:
+    target = four_classes(2)
+    valid = torch.ones_like(target, dtype=torch.bool)
+    valid[1, :4] = False
+    torch.manual_seed(0)
+    mixed = classmix(crops(target, valid=valid), probability=1.0, class_pixels=torch.ones(4))
+    assert (mixed.state[0, :4] < 10).all()
+    assert (mixed.state[0, 4:] >= 10).any()
+    assert mixed.valid[0].all()
+
+
+def test_strong_views_mix_as_told() -> None:
+    view = crops(four_classes(2))
+    still = AugmentConfig(gain=0, offset=0, noise=0, blur_p=0, cutmix_p=1.0)
+    states = {}
+    for mix in ("cutmix", "classmix", "none"):
+        torch.manual_seed(0)
+        states[mix] = StrongViews(still, mix=mix, class_pixels=torch.ones(4))(view).state
+    assert torch.equal(states["none"], view.state)
+    assert not torch.equal(states["cutmix"], view.state)
+    stripes = (states["classmix"][0] >= 10).float()
+    assert torch.equal(stripes, stripes[:1].expand_as(stripes))  # whole classes, not a box
+    assert not torch.equal(states["classmix"], states["cutmix"])

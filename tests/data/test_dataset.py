@@ -122,6 +122,21 @@ def test_unlabelled_crops_stay_in_train_tiles_and_follow_their_weights() -> None
     assert all(crops[index]["bounds"][2] <= 720 for index in range(50))
 
 
+@pytest.mark.parametrize(("power", "expected"), [(0.0, 0.5), (1.0, 1 / 65)])
+def test_a_class_of_one_pixel_is_drawn_by_the_sampling_power(power: float, expected: float) -> None:
+    source = Source()
+    source.classes[source.numbers > 2] = 255  # regions 1 and 2 remain
+    source.classes[40:48, 40:48] = 255
+    source.classes[44, 44] = 1  # a single pixel; no pixel of class 2
+    regions = find_regions("s", [(0, source.classes, source.numbers)], seed=0)
+    crops = LabelledCrops(
+        lambda _: source, regions=regions, withheld=frozenset(), learn_errors_at=frozenset(),
+        scale=SCALE, crop_px=16, seed=3, length=400, sampling_power=power,
+    )  # fmt: skip
+    rare = sum(bool((crops[index]["mask"] == 1).any()) for index in range(400))
+    assert abs(rare / 400 - expected) < 0.06
+
+
 def test_seeds_for_purposes_differ_and_are_stable() -> None:
     assert seed_of(0, "a", 1) == seed_of(0, "a", 1)
     assert len({seed_of(s, name, n) for s in range(3) for name in "ab" for n in range(3)}) == 18

@@ -76,6 +76,26 @@ def test_error_mask_weighs_right_and_wrong_within_a_class_by_their_roots() -> No
     assert error_mask_loss(logits, predicted, labels, dice=0.0).item() == pytest.approx(expected)
 
 
+def test_a_class_of_one_pixel_does_not_lead_and_one_without_labels_breaks_nothing() -> None:
+    counts = torch.tensor([1_000_000, 1000, 1, 0])
+    weights = class_weights(counts, "inverse")
+    assert weights is not None
+    assert (weights * counts).sum() / counts.sum() == pytest.approx(1.0)
+    assert weights[2] == weights[1]  # both are cut
+    assert weights[2] / weights[0] == pytest.approx(10 / (1 / 3), rel=0.01)  # not a million
+    assert weights[3] == 0
+    logits = torch.zeros(1, 4, 1, 4, requires_grad=True)
+    labels = torch.tensor([[[0, 1, 2, 255]]])
+    loss = supervised_loss(logits, labels, weights)
+    loss.backward()
+    assert loss.item() == pytest.approx(float(weights.sum()) * math.log(4) / 3, rel=1e-4)
+    assert logits.grad is not None
+    assert (logits.grad[0, 3, 0, :3] > 0).all()  # it is learned that the class is not there
+    nothing = class_weights(torch.zeros(3, dtype=torch.int64), "sqrt")
+    assert nothing is not None
+    assert nothing.tolist() == [0, 0, 0]
+
+
 def test_class_weights_have_mean_one_over_the_labelled_pixels() -> None:
     counts = torch.tensor([100, 25, 0])
     weights = class_weights(counts, "sqrt")
