@@ -88,7 +88,7 @@ def ingest_lines(summary: "IngestSummary") -> Iterator[str]:
         f"skipped, {summary.todo} to do"
     )
     yield from _taken(summary)
-    yield from _worth(summary)
+    yield from summary.diagnostics or _worth(summary)
     for item in summary.agreement:
         yield from _agreement(item, summary.classes)
     yield from summary.changed_labels
@@ -99,6 +99,8 @@ def ingest_lines(summary: "IngestSummary") -> Iterator[str]:
             "to ingest before the next round is trained"
         )
     yield f"review time: {summary.prices}"
+    if summary.advice:
+        yield f"advice: {summary.advice}"
 
 
 def _taken(summary: "IngestSummary") -> Iterator[str]:

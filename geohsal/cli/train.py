@@ -43,7 +43,11 @@ def command(
         summary = train(
             run_dir, config=config, device=device, overwrite=overwrite, progress=progress
         )
-    report.result(summary, train_lines(summary, verbose=report.verbosity > 0))
+    from geohsal.workflows.stop_advice import stop_advice
+
+    advice = stop_advice(open_run(run_dir))
+    lines = [*train_lines(summary, verbose=report.verbosity > 0)]
+    report.result(summary, [*lines, f"advice: {advice.message}"] if advice else lines)
 
 
 def train_lines(summary: "TrainSummary", *, verbose: bool) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Settings: frozen sections, checked where YAML enters; no torch here."""
 
-from geohsal.config.asking import CostConfig, OutputConfig, QueryConfig
+from geohsal.config.asking import CostConfig, OutputConfig, QueryConfig, StopConfig
 from geohsal.config.fields import BUDGET_PATTERN, BUDGETS
 from geohsal.config.learning import AugmentConfig, SslConfig, TrainConfig
 from geohsal.config.loading import (
@@ -34,6 +34,7 @@ __all__ = [
     "PriorConfig",
     "QueryConfig",
     "SslConfig",
+    "StopConfig",
     "TileConfig",
     "TrainConfig",
     "config_from_dict",

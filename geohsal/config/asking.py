@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from geohsal.config.fields import STRICT, BudgetText, Share
+from geohsal.config.fields import STRICT, BudgetText, Positive, Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -54,6 +54,26 @@ class CostConfig:
     )
     learn: bool = Field(
         default=True, description="learn both from the reviewers' time stamps once there are enough"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class StopConfig:
+    """When another round is no longer worth it; geohsal tells and never stops by itself."""
+
+    rounds: Positive = Field(
+        default=2, description="the last so many rounds must all speak for stopping"
+    )
+    min_change: Share = Field(
+        default=0.005, description="share of the map that a round must change to be worth it"
+    )
+    min_gain: Share = Field(
+        default=0.005,
+        description="gain per round, in audit error, val mIoU or undecided share, that is worth it",
+    )
+    min_audit_regions: Positive = Field(
+        default=10,
+        description="answered audit regions of those rounds, without which none may stop",
     )
 
 

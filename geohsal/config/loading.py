@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from geohsal.config.asking import CostConfig, OutputConfig, QueryConfig
+from geohsal.config.asking import CostConfig, OutputConfig, QueryConfig, StopConfig
 from geohsal.config.fields import STRICT
 from geohsal.config.learning import AugmentConfig, SslConfig, TrainConfig
 from geohsal.config.network import ModelConfig, TileConfig
@@ -41,6 +41,7 @@ class Config:
     prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
     query: QueryConfig = dataclasses.field(default_factory=QueryConfig)
     cost: CostConfig = dataclasses.field(default_factory=CostConfig)
+    stop: StopConfig = dataclasses.field(default_factory=StopConfig)
     output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,8 @@ from geohsal.io.review_source import Source, gather, is_conflicts, short_names
 from geohsal.io.round_record import answers_path, read_answers, read_regions
 from geohsal.io.run import Round, Run, open_run
 from geohsal.io.run_tables import load_scenes, read_config
+from geohsal.workflows.diagnose import diagnose_answers, forget_answers
+from geohsal.workflows.diagnose_lines import short_lines
 from geohsal.workflows.ingest_record import (
     burnt_pixels,
     close_round,
@@ -35,6 +37,7 @@ from geohsal.workflows.review_files import not_handed_in, review_files
 from geohsal.workflows.review_time import prices_of
 from geohsal.workflows.review_worth import label_changes, region_worths, review_worth
 from geohsal.workflows.standing import interrupted_undo, refuse_half_undone, standing
+from geohsal.workflows.stop_advice import stop_advice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +146,8 @@ def _already_in(run: Run, manifest: Manifest, given: _Given, dry_run: bool) -> I
         if not standing(run, index):
             raise interrupted_undo(run, index)
         if unsettled:
-            return settle_round(run, manifest, run.round(index), unsettled, dry_run=dry_run)
+            summary = settle_round(run, manifest, run.round(index), unsettled, dry_run=dry_run)
+            return summary if dry_run else _diagnosed(run, run.round(index), summary)
         note = f"round {index} holds the answers of {names} already"
         return IngestSummary(action="nothing", round=index, notes=(note,))
     return None
@@ -231,6 +235,7 @@ class _Ingest:
                 conflicts=conflicts,
                 listed=conflict_set(differing),
             )
+            return _diagnosed(self.run, self.round, summary)
         return summary
 
     def _kept(self, old: Path | None) -> tuple[str, ...]:
@@ -284,6 +289,17 @@ class _Ingest:
         return (f"{names} {verb} missing; what only they ask about counts as to do",)
 
 
+def _diagnosed(run: Run, round_: Round, summary: IngestSummary) -> IngestSummary:
+    """The summary with how good maps and questions were, and whether to ask again."""
+    found = diagnose_answers(run, round_)
+    advice = stop_advice(run)
+    return replace(
+        summary,
+        diagnostics=short_lines(found) if found else (),
+        advice=advice.message if advice else "",
+    )
+
+
 def _undo(run: Run, manifest: Manifest, dry_run: bool) -> IngestSummary:
     """Take the last ingest back; ingest.json goes last, so that a killed undo can be repeated."""
     current = run.current
@@ -313,5 +329,6 @@ def _undo(run: Run, manifest: Manifest, dry_run: bool) -> IngestSummary:
     if taken:
         take_back(run, target)
     rebuild(run, manifest, load_scenes(run), {entry.scene_id for entry in own})
+    forget_answers(target)
     target.ingest_json.unlink(missing_ok=True)
     return summary

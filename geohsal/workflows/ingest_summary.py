@@ -24,7 +24,8 @@ class IngestSummary:
     names; `changed_labels` lists where answers overrule earlier labels; `worth` says how often the
     maps had been wrong there; `agreement` compares every two reviews that share done regions.
     `conflict_pixels` are unknown because reviewers differ, `settled_pixels` no longer.
-    `prices` says what a reviewer's time is counted at from now on.
+    `prices` says what a reviewer's time is counted at from now on. `diagnostics` are lines on maps
+    and questions, `advice` says whether another round is worth it; both only after an ingest.
     """
 
     action: Action
@@ -52,6 +53,8 @@ class IngestSummary:
     agreement: tuple[Agreement, ...] = ()
     conflict_file: Path | None = None
     prices: str = ""
+    diagnostics: tuple[str, ...] = ()
+    advice: str = ""
 
 
 def summary_of(

@@ -19,8 +19,10 @@ from geohsal.io.qgis_project import project_path
 from geohsal.io.review_page import page_path
 from geohsal.io.run import Round, Run, Step, open_run
 from geohsal.io.run_tables import load_scenes, read_config
+from geohsal.query.stopping import StopAdvice
 from geohsal.workflows.review_time import prices_of
 from geohsal.workflows.standing import half_undone, undo_command, way_out
+from geohsal.workflows.stop_advice import stop_advice
 
 STRIPE_ROWS = 1024
 
@@ -43,7 +45,8 @@ class RoundStatus:
 class RunStatus:
     """A run as a whole; `labelled_pixels` maps class names to what training reads.
 
-    `prices` says what a reviewer's time is counted at.
+    `prices` says what a reviewer's time is counted at, `advice` whether another round is worth it
+    (None before any answers are in).
     """
 
     run: Path
@@ -57,6 +60,7 @@ class RunStatus:
     next_step: str
     next_command: str
     prices: str = ""
+    advice: StopAdvice | None = None
 
 
 def status(run_dir: Path) -> RunStatus:
@@ -83,6 +87,7 @@ def status(run_dir: Path) -> RunStatus:
         next_step=next_step,
         next_command=next_command,
         prices=str(prices_of(entries, _config(run).cost)),
+        advice=stop_advice(run),
     )
 
 
@@ -205,6 +210,8 @@ def status_lines(summary: RunStatus) -> list[str]:
     lines += [f"  {name:{width}} {count:>12,}" for name, count in summary.labelled_pixels.items()]
     lines.append(f"spent: {_spent(summary)}")
     lines.append(f"review time: {summary.prices}")
+    if summary.advice is not None:
+        lines.append(f"advice: {summary.advice.message}")
     lines += [f"next: {summary.next_step}", f"  {summary.next_command}"]
     return lines
 

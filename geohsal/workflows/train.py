@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geohsal import __version__
-from geohsal.config import FORMAT_VERSION, Config, config_to_dict
+from geohsal.config import FORMAT_VERSION, Config, config_from_dict, config_to_dict
 from geohsal.data.dataset import seed_of
 from geohsal.data.index import LabelledRegion, find_regions, withheld_keys
 from geohsal.data.sources import SceneCrops
@@ -146,7 +146,8 @@ def _finished(context: RunContext, round_: Round, *, overwrite: bool) -> TrainSu
     if overwrite and not queried:
         return None
     trained = read_record(round_.model_json, "config")
-    same = trained["config"] == config_to_dict(context.config)
+    before = config_from_dict(trained["config"], where=f"{round_.model_json}: config")
+    same = before == context.config  # settings that are newer than the model have their defaults
     if overwrite or not same:
         why = "is already queried" if queried else "is already trained with other settings"
         remedy = (
