@@ -12,11 +12,23 @@ from geohsal.config.fields import STRICT, BudgetText, Positive, Share
 class QueryConfig:
     """Which regions a person is asked about."""
 
-    strategy: Literal["plar", "random", "entropy", "margin", "least_confidence", "emd"] = Field(
-        default="plar", description="acquisition function; plar: undecided after refinement"
+    strategy: Annotated[str, Field(min_length=1)] = Field(
+        default="plar",
+        description="acquisition function; plar: undecided after refinement; or random, entropy, "
+        "margin, least_confidence, bald, coreset, badge, ripu, emd, or the name of an entry point "
+        "of the group geohsal.acquisition",
+    )
+    aggregate: Literal["strategy", "sum", "mean"] = Field(
+        default="strategy",
+        description="worth of a region from its pixels: their sum per cost, their mean, or as the "
+        "strategy has it (plar and emd: sum; the others: mean)",
     )
     budget: BudgetText = Field(
         default="200regions", description="budget where the command gives none"
+    )
+    region_unit: Literal["grid", "superpixel", "window"] = Field(
+        default="grid",
+        description="regions: cells of a grid, superpixels of that size, windows every half side",
     )
     region_px: Annotated[int, Field(ge=4)] = Field(default=32, description="side of a region cell")
     min_share: Share = Field(
@@ -35,11 +47,29 @@ class QueryConfig:
         default=0.05, description="largest share of a round's regions from one tile"
     )
     diversity: Annotated[float, Field(ge=1)] = Field(
-        default=5.0, description="k-centre chooses among this multiple of the best-scored regions"
+        default=5.0,
+        description="plar: k-centre chooses among this multiple of the best-scored regions",
     )
     audit_share: Share = Field(
         default=0.10, description="share of the budget for random audit regions"
     )
+    mc_passes: Annotated[int, Field(ge=2)] = Field(
+        default=8, description="bald: passes through the head, each with other channels dropped"
+    )
+    mc_dropout: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.2, description="bald: share of feature channels that a pass drops"
+    )
+    ripu_px: Annotated[int, Field(ge=3)] = Field(
+        default=3, description="ripu: side of the window around a pixel (odd)"
+    )
+
+    def __post_init__(self) -> None:
+        if self.ripu_px % 2 == 0:
+            raise ValueError(f"ripu_px must be odd, not {self.ripu_px}")
+        if self.region_unit == "window" and self.region_px % 2:
+            raise ValueError(
+                f"region_px must be even where region_unit is window, not {self.region_px}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

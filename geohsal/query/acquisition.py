@@ -1,123 +1,182 @@
-"""Acquisition maps a(u): how much a pixel's answer is worth, by strategy, behind one signature."""
+"""Acquisition functions by name: score a pixel, aggregate over a region, select a batch.
+
+Others add their own by an entry point of the group `geohsal.acquisition` that names an
+`Acquisition`; its name there is what `query.strategy` takes.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geohsal.config import QueryConfig
-from geohsal.geo.states import IGNORE_INDEX, PixelState
-from geohsal.query.draws import cell_draws
+from geohsal.errors import ConfigError
+from geohsal.query import scores, selectors
+from geohsal.query.aggregates import AGGREGATES, Aggregate, mean, sum_per_cost
+from geohsal.query.evidence import PixelEvidence
+from geohsal.query.regions import Candidates
 
-CLASS_WEIGHT_RANGE = (0.5, 4.0)
-"""Bounds of om_c (method 3.6): a rare class counts at most eight times a frequent one."""
+GROUP = "geohsal.acquisition"
+"""Entry points that third parties register acquisitions under."""
 
-_UNASKED = (PixelState.NODATA, PixelState.LABELLED)
+Need = Literal["information", "embeddings", "labelled"]
+"""What costs extra to know: mutual information of pixels, gradient embeddings of regions, mean
+features of the labelled regions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PixelEvidence:
-    """What a round knows of each pixel of one window; all maps are (row, col).
+class Acquisition:
+    """One strategy: three stages that know nothing of each other, and what they need.
 
-    `teacher` holds class ids (255 where nodata), `state` `PixelState` codes; `confidence`,
-    `entropy` (divided by log of the number of classes), `top2_margin` (difference of the two
-    largest probabilities) and `error` lie in [0, 1]; `disagree` is teacher != friend (all False
-    without a friend). `class_weight` is om, one number per class. `row0` and `col0` place the
-    window on the grid of the scene, `seed` belongs to run and round.
+    `aggregate` gives way to `query.aggregate` if `settable`; `words` tells a reviewer why, from
+    the mean of the score map over the region.
     """
 
-    scene_id: str
-    row0: int
-    col0: int
-    seed: int
-    teacher: NDArray[np.uint8]
-    state: NDArray[np.uint8]
-    confidence: NDArray[np.float32]
-    entropy: NDArray[np.float32]
-    top2_margin: NDArray[np.float32]
-    error: NDArray[np.float32]
-    disagree: NDArray[np.bool_]
-    class_weight: NDArray[np.float64]
+    name: str
+    score: scores.PixelScore
+    aggregate: Aggregate
+    select: selectors.Select
+    words: Callable[[float], str]
+    needs: frozenset[Need] = frozenset()
+    settable: bool = True
+
+    def pixels(self, evidence: PixelEvidence, config: QueryConfig) -> NDArray[np.float32]:
+        """The score map (row, col) of a scene.
+
+        Raises:
+            ConfigError: a plugin's map has another shape, or holds negative numbers or NaN.
+        """
+        found = np.asarray(self.score(evidence, config), dtype=np.float32)
+        if found.shape != evidence.state.shape or not (np.isfinite(found) & (found >= 0)).all():
+            raise ConfigError(
+                f"query.strategy {self.name!r}: its score map of scene {evidence.scene_id} must be "
+                f"{evidence.state.shape} finite numbers from 0, found {found.shape} from "
+                f"{found.min(initial=np.inf)} to {found.max(initial=-np.inf)}; repair the plugin"
+            )
+        return found
+
+    def worth(
+        self, candidates: Candidates, costs: NDArray[np.float64], *, config: QueryConfig
+    ) -> NDArray[np.float64]:
+        """Worth of each candidate, by the strategy's own aggregate or that of the settings."""
+        chosen = self.aggregate
+        if self.settable and config.aggregate != "strategy":
+            chosen = AGGREGATES[config.aggregate]
+        return chosen(candidates, costs)
 
 
-AcquisitionFunction = Callable[[PixelEvidence, QueryConfig], NDArray[np.float32]]
-
-
-def class_weights(labelled_pixels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """om_c = clip(sqrt(median(n) / n_c), 0.5, 4) from the labelled pixels of each class.
-
-    The median is over classes that have labels; a class without any takes the upper bound, and
-    without any label at all every class weighs 1 (source: method 3.6).
-    """
-    counts = labelled_pixels.astype(np.float64)
-    seen = counts > 0
-    if not seen.any():
-        return np.ones_like(counts)
-    low, high = CLASS_WEIGHT_RANGE
-    weights = np.full_like(counts, high)
-    weights[seen] = np.sqrt(np.median(counts[seen]) / counts[seen])
-    return np.clip(weights, low, high)
-
-
-def plar(evidence: PixelEvidence, config: QueryConfig) -> NDArray[np.float32]:
-    """Undecided map q (1[AMBIGUOUS] + nu 1[NOVEL]) om_yhat + eta 1[TRUSTED] 1[T != F]."""
-    weight_of = np.ones(IGNORE_INDEX + 1, dtype=np.float32)
-    weight_of[: len(evidence.class_weight)] = evidence.class_weight
-    kind = np.zeros(IGNORE_INDEX + 1, dtype=np.float32)
-    kind[PixelState.AMBIGUOUS] = 1.0
-    kind[PixelState.NOVEL] = config.novel_weight
-    undecided = evidence.error * kind[evidence.state] * weight_of[evidence.teacher]
-    trusted = (evidence.state == PixelState.TRUSTED) & evidence.disagree
-    score: NDArray[np.float32] = undecided + np.float32(config.disagree_weight) * trusted
-    return score.astype(np.float32, copy=False)
-
-
-def random(evidence: PixelEvidence, config: QueryConfig) -> NDArray[np.float32]:
-    """One uniform draw per region cell, from seed, scene and cell."""
-    height, width = evidence.state.shape
-    rows = (np.arange(height) + evidence.row0) // config.region_px
-    cols = (np.arange(width) + evidence.col0) // config.region_px
-    draws = cell_draws(
-        evidence.scene_id, rows[:, None], cols=cols[None, :], seed=evidence.seed, purpose="random"
-    )
-    return _where_asked(draws.astype(np.float32), evidence)
-
-
-def entropy(evidence: PixelEvidence, config: QueryConfig) -> NDArray[np.float32]:
-    """Normalised entropy of the teacher's probabilities."""
-    return _where_asked(evidence.entropy, evidence)
-
-
-def margin(evidence: PixelEvidence, config: QueryConfig) -> NDArray[np.float32]:
-    """1 - (difference of the two largest probabilities)."""
-    return _where_asked(1 - evidence.top2_margin, evidence)
-
-
-def least_confidence(evidence: PixelEvidence, config: QueryConfig) -> NDArray[np.float32]:
-    """1 - the largest probability."""
-    return _where_asked(1 - evidence.confidence, evidence)
-
-
-def emd(evidence: PixelEvidence, config: QueryConfig) -> NDArray[np.float32]:
-    """Predicted error alone, before any refinement."""
-    return _where_asked(evidence.error, evidence)
-
-
-def _where_asked(values: NDArray[np.float32], evidence: PixelEvidence) -> NDArray[np.float32]:
-    asked = ~np.isin(evidence.state, _UNASKED)
-    return np.where(asked, values, np.float32(0))
-
-
-ACQUISITION_FUNCTIONS: Mapping[str, AcquisitionFunction] = MappingProxyType(
-    {
-        "plar": plar,
-        "random": random,
-        "entropy": entropy,
-        "margin": margin,
-        "least_confidence": least_confidence,
-        "emd": emd,
-    }
+_BUILT_IN = (
+    Acquisition(
+        name="plar",
+        score=scores.undecided,
+        aggregate=sum_per_cost,
+        select=selectors.diverse,
+        words="undecided: mean {:.2f}".format,
+    ),
+    Acquisition(
+        name="random",
+        score=scores.alike,
+        aggregate=mean,
+        select=selectors.by_lot,
+        words=lambda value: "random choice",
+        settable=False,
+    ),
+    Acquisition(
+        name="entropy",
+        score=scores.entropy,
+        aggregate=mean,
+        select=selectors.best_first,
+        words="mean entropy {:.2f}".format,
+    ),
+    Acquisition(
+        name="margin",
+        score=scores.margin,
+        aggregate=mean,
+        select=selectors.best_first,
+        words="two best classes close together: mean {:.2f}".format,
+    ),
+    Acquisition(
+        name="least_confidence",
+        score=scores.least_confidence,
+        aggregate=mean,
+        select=selectors.best_first,
+        words=lambda value: f"mean confidence {1 - value:.2f}",
+    ),
+    Acquisition(
+        name="bald",
+        score=scores.information,
+        aggregate=mean,
+        select=selectors.best_first,
+        words="draws of the network differ: mean information {:.3f}".format,
+        needs=frozenset({"information"}),
+    ),
+    Acquisition(
+        name="coreset",
+        score=scores.alike,
+        aggregate=mean,
+        select=selectors.core_set,
+        words=lambda value: "unlike what is labelled or asked",
+        needs=frozenset({"labelled"}),
+        settable=False,
+    ),
+    Acquisition(
+        name="badge",
+        score=scores.least_confidence,
+        aggregate=mean,
+        select=selectors.k_means_plus_plus,
+        words=lambda value: f"unsure in a way of its own: mean confidence {1 - value:.2f}",
+        needs=frozenset({"embeddings"}),
+        settable=False,
+    ),
+    Acquisition(
+        name="ripu",
+        score=scores.impurity_times_entropy,
+        aggregate=mean,
+        select=selectors.best_first,
+        words="mixed and unsure: mean {:.3f}".format,
+    ),
+    Acquisition(
+        name="emd",
+        score=scores.predicted_error,
+        aggregate=sum_per_cost,
+        select=selectors.best_first,
+        words="predicted error {:.2f}".format,
+    ),
 )
-"""By the name in `query.strategy`; higher is more worth asking, 0 where nothing can be asked."""
+
+ACQUISITIONS: Mapping[str, Acquisition] = MappingProxyType({item.name: item for item in _BUILT_IN})
+"""The built-in acquisitions, by the name in `query.strategy`."""
+
+
+def acquisition(name: str) -> Acquisition:
+    """The acquisition of this name: built in, or from an entry point, loaded only when asked for.
+
+    Raises:
+        ConfigError: nobody knows the name, or its plugin cannot be loaded.
+    """
+    if name in ACQUISITIONS:
+        return ACQUISITIONS[name]
+    plugins = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in plugins:
+        known = ", ".join([*ACQUISITIONS, *sorted(set(plugins) - set(ACQUISITIONS))])
+        raise ConfigError(f"query.strategy {name!r}: is not known; use one of {known}")
+    return _load(plugins[name])
+
+
+def _load(entry: EntryPoint) -> Acquisition:
+    where = f"query.strategy {entry.name!r}: the plugin {entry.value}"
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever the plugin's own code raises on import
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ConfigError(f"{where} cannot be loaded ({reason}); repair or remove it") from None
+    if not isinstance(found, Acquisition):
+        raise ConfigError(
+            f"{where} is a {type(found).__name__}, not a geohsal.query.acquisition.Acquisition; "
+            "repair or remove it"
+        )
+    return found

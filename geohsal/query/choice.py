@@ -1,12 +1,11 @@
-"""The order in which regions are bought: by lot, by spread in feature space, by worth, to fill."""
+"""The order in which regions are bought: by lot for the audit, then as the strategy selects."""
 
-import math
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geohsal.config import QueryConfig
-from geohsal.query.basket import Basket, Pool, Why
+from geohsal.query.basket import Basket, Pool
+from geohsal.query.selectors import Offer, Select, fill_by_lot
 
 AUDIT_FROM_REGIONS = 5
 """A budget that buys this many typical regions holds at least one audit region."""
@@ -15,20 +14,18 @@ _CAP_TURNS = 4
 """Turns of tightening the tile cap to the outcome before it is halved each time."""
 
 
-def choose(
-    pool: Pool, features: NDArray[np.float32], *, amount: float, config: QueryConfig
-) -> Basket:
-    """Fill a basket: audit, then diverse and worthy regions, under the caps of the outcome.
+def choose(offer: Offer, select: Select, *, amount: float) -> Basket:
+    """Fill a basket: audit regions, then what `select` buys, then by lot.
 
-    `features` (region, feature) runs along `pool`. The tile cap depends on the number of regions,
-    so start from the largest number that the budget could buy and tighten until the cap of the
-    outcome holds for the outcome.
+    The tile cap depends on the number of regions, so start from the largest number that the
+    budget could buy and tighten until the cap of the outcome holds for the outcome.
     """
+    pool, share = offer.pool, offer.config.tile_cap
     most = int((np.cumsum(np.sort(pool.cost)) <= amount * (1 + 1e-9)).sum())
-    cap = _tile_cap(most, pool, share=config.tile_cap)
+    cap = _tile_cap(most, pool, share=share)
     for turn in range(len(pool) + 1):
-        basket = _choose_under(pool, features, amount=amount, config=config, cap=cap)
-        allowed = _tile_cap(len(basket), pool, share=config.tile_cap)
+        basket = _choose_under(offer, select, amount=amount, cap=cap)
+        allowed = _tile_cap(len(basket), pool, share=share)
         if basket.busiest <= allowed:
             break
         cap = allowed if turn < _CAP_TURNS else max(1, allowed // 2)
@@ -41,24 +38,18 @@ def _tile_cap(regions: int, pool: Pool, *, share: float) -> int:
     return int(max(1, share * regions, 2 * regions / pool_tiles))
 
 
-def _choose_under(
-    pool: Pool, features: NDArray[np.float32], *, amount: float, config: QueryConfig, cap: int
-) -> Basket:
-    basket = Basket(pool, amount=amount, cap=cap, exclusion=config.exclusion)
-    _buy_audit(basket, pool, share=config.audit_share, amount=amount)
-    worth = np.argsort(-pool.score, kind="stable")
-    worth = worth[pool.score[worth] > 0]
-    by_error = np.argsort(-pool.error, kind="stable")
-    by_error = by_error[pool.error[by_error] > 0]
-    by_lot = np.argsort(pool.lot, kind="stable")
+def _choose_under(offer: Offer, select: Select, *, amount: float, cap: int) -> Basket:
+    basket = Basket(
+        offer.pool,
+        amount=amount,
+        cap=cap,
+        exclusion_px=offer.config.exclusion * offer.pool.region_px,
+    )
+    _buy_audit(basket, offer.pool, share=offer.config.audit_share, amount=amount)
     for spaced in (True, False):
-        if config.strategy != "random":
-            _buy_diverse(
-                basket, pool, order=worth, features=features, factor=config.diversity, spaced=spaced
-            )
-        _buy(basket, pool, order=worth, spaced=spaced, why="score")
-        _buy(basket, pool, order=by_error, spaced=spaced, why="error")
-        _buy(basket, pool, order=by_lot, spaced=spaced, why="random")
+        turn = replace(offer, spaced=spaced)
+        select(basket, turn)
+        fill_by_lot(basket, turn)
     return basket
 
 
@@ -77,58 +68,3 @@ def _buy_audit(basket: Basket, pool: Pool, *, share: float, amount: float) -> No
         basket.take(item, spaced=True, why="audit")
     if not len(basket) and amount / float(np.median(pool.cost)) >= AUDIT_FROM_REGIONS:
         any(basket.take(item, spaced=True, why="audit") for item in order.tolist())
-
-
-def _buy(basket: Basket, pool: Pool, *, order: NDArray[np.intp], spaced: bool, why: Why) -> None:
-    order = order[basket.open(spaced=spaced)[order]]
-    cheapest = float(pool.cost[order].min()) if order.size else math.inf
-    for item in order.tolist():
-        if basket.take(item, spaced=spaced, why=why) and not basket.affords(cheapest):
-            break
-
-
-def _buy_diverse(
-    basket: Basket,
-    pool: Pool,
-    *,
-    order: NDArray[np.intp],
-    features: NDArray[np.float32],
-    factor: float,
-    spaced: bool,
-) -> None:
-    """Greedy k-centre on standardised features among the best, from the best one on.
-
-    The shortlist is `factor` times the regions that the money left would buy; equal distances
-    go to the better score.
-    """
-    order = order[basket.open(spaced=spaced)[order]]
-    if not order.size:
-        return
-    wanted = math.ceil(basket.left / float(np.median(pool.cost[order])))
-    order = order[: math.ceil(factor * min(wanted, order.size))]
-    cheapest = float(pool.cost[order].min())
-    points = _standardised(features[order])
-    distance = np.full(len(order), np.inf, dtype=np.float32)
-    for _ in range(len(order)):
-        place = int(np.argmax(distance))
-        bought = basket.take(int(order[place]), spaced=spaced, why="score")
-        if bought:
-            np.minimum(distance, _squared_distance(points, points[place]), out=distance)
-        distance[place] = -1  # seen; every other distance is at least 0
-        if bought and not basket.affords(cheapest):
-            break
-
-
-def _standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    spread = features.std(axis=0, dtype=np.float64)
-    centred = features - features.mean(axis=0, dtype=np.float64)
-    scaled: NDArray[np.float32] = (centred / np.where(spread > 0, spread, 1.0)).astype(np.float32)
-    return scaled
-
-
-def _squared_distance(
-    points: NDArray[np.float32], centre: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    apart = points - centre
-    squared: NDArray[np.float32] = np.einsum("nf,nf->n", apart, apart)
-    return squared

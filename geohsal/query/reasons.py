@@ -1,9 +1,10 @@
 """Why a region is asked, and what a selection could not keep to: short lines for people."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from geohsal.config import QueryConfig
 from geohsal.geo.budget import Budget
+from geohsal.query.acquisition import Acquisition
 from geohsal.query.basket import Basket, Why
 from geohsal.query.regions import Candidates
 
@@ -13,7 +14,7 @@ def describe(
     index: int,
     *,
     why: Why,
-    strategy: str,
+    strategy: Acquisition,
     class_names: Sequence[str],
 ) -> str:
     """One short line for a reviewer; classes by name."""
@@ -24,19 +25,9 @@ def describe(
     error = f"predicted error {candidates.mean_error[index]:.2f}"
     if why == "error":
         return f"fill-in by {error}"
-    if strategy == "plar":
+    if strategy.name == "plar":
         return f"{_undecided(candidates, index, class_names)}, {error}"
-    mean = float(candidates.score_sum[index]) / float(candidates.pixels[index])
-    return _BY_STRATEGY[strategy](mean)
-
-
-_BY_STRATEGY: Mapping[str, Callable[[float], str]] = {
-    "random": lambda mean: "random choice",
-    "entropy": lambda mean: f"mean entropy {mean:.2f}",
-    "margin": lambda mean: f"two best classes close together: mean {mean:.2f}",
-    "least_confidence": lambda mean: f"mean confidence {1 - mean:.2f}",
-    "emd": lambda mean: f"predicted error {mean:.2f}",
-}
+    return strategy.words(float(candidates.score_sum[index]) / float(candidates.pixels[index]))
 
 
 def _undecided(candidates: Candidates, index: int, class_names: Sequence[str]) -> str:
@@ -67,9 +58,10 @@ def notes_of(basket: Basket, *, budget: Budget, config: QueryConfig) -> tuple[st
         )
     by_error, by_lot = basket.why.count("error"), basket.why.count("random")
     if by_error or by_lot:
+        chosen = basket.why.count("score") + basket.why.count("turn")
         notes.append(
             "nothing undecided was free for part of the budget: "
-            f"{basket.why.count('score')} by score, {by_error} by predicted error, "
+            f"{chosen} by score, {by_error} by predicted error, "
             f"{by_lot} at random"
         )
     if basket.left > 0:

@@ -1,39 +1,64 @@
-"""Candidate regions: cells of a grid anchored at each scene's origin, and what is known of them."""
+"""Candidate regions of each scene, and what is known of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geohsal.geo.scene import Tile
+from geohsal.query.layout import RegionUnit, atom_px
+
+_LETTERS: Mapping[RegionUnit, str] = MappingProxyType(
+    {"grid": "g", "superpixel": "s", "window": "w"}
+)
+_ONCE = ("scene_ids", "unit", "region_px")
+"""What a table has once, not per region."""
 
 
-def region_id(scene_id: str, row: int, *, col: int, region_px: int) -> str:
-    """Stable name of a region: scene, side of the grid in pixels, cell."""
-    return f"{scene_id}-g{region_px}-r{row:05d}-c{col:05d}"
+def region_id(
+    scene_id: str,
+    row: int,
+    *,
+    col: int,
+    region_px: int,
+    unit: RegionUnit = "grid",
+    number: int = 0,
+) -> str:
+    """Stable name of a region: scene, unit and side in pixels, place, number among superpixels."""
+    name = f"{scene_id}-{_LETTERS[unit]}{region_px}-r{row:05d}-c{col:05d}"
+    return f"{name}-{number}" if unit == "superpixel" else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
     """Regions that may be asked about, of one or more scenes; one entry of each array per region.
 
-    `scene` indexes `scene_ids`; `row` and `col` count cells from the scene's origin;
-    `cell_height` and `cell_width` are pixels, smaller than `region_px` only at a raster's edge.
-    `pixels` counts the pool pixels of the cell, and every statistic is over these alone:
+    `scene` indexes `scene_ids`; `row`, `col` and `number` name a region as in `layout.Layout`,
+    `atom` is the first of its atoms;
+    `top`, `left`, `cell_height` and `cell_width` bound it in pixels of its scene.
+    `pixels` counts the pool pixels of the region, and every statistic is over these alone:
     `score_sum` sums the acquisition map, `mean_error` and the shares are means, `margin` is the
     mean PLAR margin where PLAR was asked (else 0), `teacher_class` and `plar_class` are the most
     frequent classes (-1: PLAR was nowhere asked), `ambiguous` (region, 2) the two classes most
     named at AMBIGUOUS pixels (-1 none), `answers` the expected number of answer polygons,
-    `features` (region, feature) the mean features.
+    `features` (region, feature) the mean features, `embeddings` (region, dimension) the mean
+    gradient embeddings (no columns unless the acquisition needs them).
     """
 
     scene_ids: tuple[str, ...]
+    unit: RegionUnit
     region_px: int
     scene: NDArray[np.int32]
     row: NDArray[np.int32]
     col: NDArray[np.int32]
+    number: NDArray[np.int32]
+    atom: NDArray[np.int32]
+    top: NDArray[np.int32]
+    left: NDArray[np.int32]
     cell_height: NDArray[np.int32]
     cell_width: NDArray[np.int32]
     pixels: NDArray[np.int64]
@@ -47,6 +72,7 @@ class Candidates:
     ambiguous: NDArray[np.int16]
     answers: NDArray[np.int32]
     features: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.scene)
@@ -67,13 +93,22 @@ class Candidates:
             int(self.row[index]),
             col=int(self.col[index]),
             region_px=self.region_px,
+            unit=self.unit,
+            number=int(self.number[index]),
         )
 
+    @property
+    def anchor(self) -> NDArray[np.int32]:
+        """A row of pixels at or above `top` that rises with `row`."""
+        if self.unit == "superpixel":
+            return self.row
+        return self.row * np.int32(atom_px(self.unit, self.region_px))
+
     def window(self, index: int) -> Window:
-        """The cell of one region on its scene's grid, clipped to the scene."""
+        """The bounds of one region on its scene's grid, clipped to the scene."""
         return Window(
-            int(self.col[index]) * self.region_px,
-            int(self.row[index]) * self.region_px,
+            int(self.left[index]),
+            int(self.top[index]),
             int(self.cell_width[index]),
             int(self.cell_height[index]),
         )
@@ -88,38 +123,37 @@ def join_candidates(parts: Sequence[Candidates]) -> Candidates:
     """One table from the tables of several scenes, or of several shares of the work.
 
     Raises:
-        ValueError: there is no part, or the parts have other grids.
+        ValueError: there is no part, or the parts were cut otherwise.
     """
-    if len({part.region_px for part in parts}) != 1:
-        raise ValueError("candidate tables to join must have one region size")
+    if len({(part.unit, part.region_px) for part in parts}) != 1:
+        raise ValueError("candidate tables to join must have one region unit and size")
     scene_ids = tuple(sorted({scene_id for part in parts for scene_id in part.scene_ids}))
     codes = [
         np.array([scene_ids.index(name) for name in part.scene_ids], dtype=np.int32)
         for part in parts
     ]
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in _array_names()
     }
     arrays["scene"] = np.concatenate(
         [code[part.scene] for code, part in zip(codes, parts, strict=True)]
     )
-    return Candidates(scene_ids=scene_ids, region_px=parts[0].region_px, **arrays)
+    return replace(parts[0], scene_ids=scene_ids, **arrays)
 
 
 def _array_names() -> list[str]:
-    return [f.name for f in fields(Candidates) if f.name not in ("scene_ids", "region_px")]
+    return [f.name for f in fields(Candidates) if f.name not in _ONCE]
 
 
 def tiles_of(candidates: Candidates, tiles: Sequence[Tile]) -> NDArray[np.str_]:
-    """Tile id of each candidate: the tile whose core holds the centre pixel of its cell."""
+    """Tile id of each candidate: the tile whose core holds the centre pixel of its bounds."""
     found = np.full(len(candidates), -1, dtype=np.int64)
-    px = candidates.region_px
-    row = candidates.row.astype(np.int64) * px + candidates.cell_height // 2
-    col = candidates.col.astype(np.int64) * px + candidates.cell_width // 2
+    row = candidates.top.astype(np.int64) + candidates.cell_height // 2
+    col = candidates.left.astype(np.int64) + candidates.cell_width // 2
     for code, scene_id in enumerate(candidates.scene_ids):
         inside = np.flatnonzero(candidates.scene == code)
         if inside.size:
-            found[inside] = _core_at(tiles, scene_id, row=row[inside], col=col[inside], px=px)
+            found[inside] = _core_at(tiles, scene_id, row=row[inside], col=col[inside])
     if (found < 0).any():
         missing = candidates.region_id(int(np.argmin(found)))
         raise ValueError(f"no tile core holds the centre of region {missing}")
@@ -132,7 +166,6 @@ def _core_at(
     *,
     row: NDArray[np.int64],
     col: NDArray[np.int64],
-    px: int,
 ) -> NDArray[np.int64]:
     """Index of the tile at each pixel; cores are painted on a grid of their own edges."""
     cores = [(i, tile.core) for i, tile in enumerate(tiles) if tile.scene_id == scene_id]

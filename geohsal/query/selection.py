@@ -11,12 +11,14 @@ from geohsal.config import QueryConfig
 from geohsal.errors import BudgetError, RunError
 from geohsal.geo.budget import Budget, counted
 from geohsal.geo.scene import QueryRegion
-from geohsal.query.basket import Basket, Pool, cell_order
+from geohsal.query.acquisition import acquisition
+from geohsal.query.basket import Basket, Pool, id_order
 from geohsal.query.choice import choose
 from geohsal.query.costs import cost_text
 from geohsal.query.draws import cell_draws
 from geohsal.query.reasons import describe, notes_of
 from geohsal.query.regions import Candidates
+from geohsal.query.selectors import Offer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +51,13 @@ def select(
     seed: int,
     tiles: Sequence[str] | NDArray[np.str_],
     class_names: Sequence[str],
+    labelled: NDArray[np.float32] | None = None,
 ) -> Selection:
     """Choose regions for one round (method 3.6, 3.7). The order of `candidates` changes nothing.
 
-    A share of the budget goes to audit regions drawn uniformly from the pool; the rest by
-    score(g) = sum a(u) / cost(g): k-centre on mean features among the best, then by score, then
-    by predicted error, then by lot. Budget and tile cap are never broken; the exclusion distance
-    only where the pool has nothing else to offer.
+    A share of the budget goes to audit regions drawn uniformly from the pool; the rest as the
+    configured acquisition aggregates and selects, then by lot. Budget and tile cap are never
+    broken; the exclusion distance only where the pool has nothing else to offer.
 
     Args:
         candidates: the pool, of all scenes.
@@ -65,15 +67,27 @@ def select(
         seed: of run and round.
         tiles: tile id of each candidate (`regions.tiles_of`).
         class_names: names for the reasons, by class id.
+        labelled: (labelled region, feature) mean features, for acquisitions that need them.
 
     Raises:
+        ConfigError: nobody knows the acquisition.
         RunError: the pool is empty.
         BudgetError: the budget is below the cheapest region.
     """
     _check(candidates, costs, budget=budget, tiles=tiles)
-    pool = _pool(candidates, costs, config=config, seed=seed, tiles=tiles)
-    features = candidates.features[pool.origin]
-    basket = choose(pool, features, amount=budget.amount, config=config)
+    strategy = acquisition(config.strategy)
+    worth = strategy.worth(candidates, costs, config=config)
+    pool = _pool(candidates, costs, worth, seed=seed, tiles=tiles)
+    offer = Offer(
+        pool=pool,
+        features=candidates.features[pool.origin],
+        embeddings=candidates.embeddings[pool.origin],
+        labelled=candidates.features[:0] if labelled is None else labelled,
+        config=config,
+        seed=seed,
+        spaced=True,
+    )
+    basket = choose(offer, strategy.select, amount=budget.amount)
     ranked = _rank(pool, basket)
     items = np.array([basket.items[i] for i in ranked], dtype=np.intp)
     why = [basket.why[i] for i in ranked]
@@ -83,7 +97,7 @@ def select(
         audit=np.array([reason == "audit" for reason in why]),
         scores=pool.score[items],
         reasons=tuple(
-            describe(candidates, int(i), why=w, strategy=config.strategy, class_names=class_names)
+            describe(candidates, int(i), why=w, strategy=strategy, class_names=class_names)
             for i, w in zip(chosen, why, strict=True)
         ),
         spent=basket.spent,
@@ -194,57 +208,62 @@ def _check(
 def _pool(
     candidates: Candidates,
     costs: NDArray[np.float64],
+    worth: NDArray[np.float64],
     *,
-    config: QueryConfig,
     seed: int,
     tiles: Sequence[str] | NDArray[np.str_],
 ) -> Pool:
-    order, scene = cell_order(candidates)
-    row, col = candidates.row.astype(np.int64), candidates.col.astype(np.int64)
-    cell = (scene * (int(row.max()) + 1) + row) * (int(col.max()) + 1) + col
+    order, scene = id_order(candidates)
     tile = np.unique(np.asarray(tiles), return_inverse=True)[1]
+    top, left = candidates.top.astype(np.int64)[order], candidates.left.astype(np.int64)[order]
     return Pool(
         origin=order,
         scene=scene[order],
-        row=row[order],
-        col=col[order],
-        cell=cell[order],
+        anchor=candidates.anchor.astype(np.int64)[order],
+        top=top,
+        left=left,
+        bottom=top + candidates.cell_height[order],
+        right=left + candidates.cell_width[order],
         tile=tile.astype(np.int64)[order],
         cost=costs.astype(np.float64)[order],
-        score=_scores(candidates, costs, strategy=config.strategy)[order],
+        score=worth.astype(np.float64)[order],
         error=candidates.mean_error[order],
         draw=_draws(candidates, seed=seed, purpose="audit")[order],
         lot=_draws(candidates, seed=seed, purpose="fill")[order],
+        region_px=candidates.region_px,
+        overlapping=candidates.unit == "window",
     )
-
-
-def _scores(
-    candidates: Candidates, costs: NDArray[np.float64], *, strategy: str
-) -> NDArray[np.float64]:
-    """Sum of a(u) over cost; a random draw is worth the same whatever the region costs."""
-    per = candidates.pixels if strategy == "random" else costs
-    scores: NDArray[np.float64] = candidates.score_sum / per
-    return scores
 
 
 def _draws(candidates: Candidates, *, seed: int, purpose: str) -> NDArray[np.float64]:
     draws = np.empty(len(candidates))
     for code, scene_id in enumerate(candidates.scene_ids):
         at = candidates.scene == code
+        number = candidates.number[at].astype(np.int64) << 32
         draws[at] = cell_draws(
-            scene_id, candidates.row[at], cols=candidates.col[at], seed=seed, purpose=purpose
+            scene_id,
+            candidates.row[at],
+            cols=candidates.col[at] + number,
+            seed=seed,
+            purpose=purpose,
         )
     return draws
 
 
 def _rank(pool: Pool, basket: Basket) -> list[int]:
-    """Places in the basket in rank order: by score, then error; audits at even distances."""
+    """Places in the basket in rank order; audits at even distances among the others.
+
+    What a strategy chose in turn keeps its order and comes first; the rest goes by score, then
+    by predicted error.
+    """
     audit = [i for i, why in enumerate(basket.why) if why == "audit"]
     rest = [i for i, why in enumerate(basket.why) if why != "audit"]
 
-    def worth(place: int) -> tuple[float, float, int]:
+    def worth(place: int) -> tuple[float, ...]:
         item = basket.items[place]
-        return -pool.score[item], -pool.error[item], item
+        if basket.why[place] == "turn":
+            return 0, place
+        return 1, -pool.score[item], -pool.error[item], item
 
     rest.sort(key=worth)
     total, ranked = len(basket), []

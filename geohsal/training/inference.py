@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
-from torch import Tensor
+from torch import Tensor, nn
 
 from geohsal.data.dataset import BandScale
 from geohsal.models.error_mask import best_class, normalised_entropy, top2_margin
+from geohsal.models.mc_dropout import mutual_information
+from geohsal.models.segmenter import Segmenter
 from geohsal.models.tsf import InferenceNetworks
 
 GPU_GROUP = 8
@@ -62,7 +64,8 @@ class ChunkOutput:
 
     `probabilities` (class, row, col) of the teacher, `features` (channel, row, col),
     `error_logits` (row, col), `friend` class ids (row, col) or None, `valid` (row, col),
-    `teacher` class ids and `confidence`, the largest probability (row, col).
+    `teacher` class ids and `confidence`, the largest probability (row, col), `information` by
+    dropout (row, col), None unless asked for.
     """
 
     probabilities: Tensor
@@ -72,6 +75,7 @@ class ChunkOutput:
     valid: Tensor
     teacher: Tensor
     confidence: Tensor
+    information: Tensor | None = None
 
     @property
     def entropy(self) -> Tensor:
@@ -99,6 +103,7 @@ class _Sums:
     features: Tensor
     friend: Tensor | None
     error: Tensor
+    information: Tensor | None
     weight: Tensor
 
 
@@ -120,14 +125,21 @@ class Predictor:
         self._weights = torch.from_numpy(grid.weights()).to(device)
 
     @torch.inference_mode()
-    def predict(self, source: ImageSource, chunk: Window) -> ChunkOutput:
-        """Blended outputs for a chunk of a scene (a window inside it)."""
+    def predict(
+        self, source: ImageSource, chunk: Window, *, dropout: Tensor | None = None
+    ) -> ChunkOutput:
+        """Blended outputs for a chunk of a scene (a window inside it).
+
+        With `dropout`, the masks of `models.mc_dropout`, the mutual information as well.
+        """
         row, col = int(chunk.row_off), int(chunk.col_off)
         height, width = int(chunk.height), int(chunk.width)
         sums: _Sums | None = None
         for grid_row in self.grid.touching(row, height):
             for grid_cols in self._groups(self.grid.touching(col, width)):
-                sums = self._add_group(source, grid_row, grid_cols, (row, col, height, width), sums)
+                sums = self._add_group(
+                    source, grid_row, grid_cols, (row, col, height, width), sums, dropout
+                )
         assert sums is not None, "a chunk without windows"
         _, valid = source.read(chunk)
         total = sums.weight
@@ -141,7 +153,15 @@ class Predictor:
             error_logits=sums.error / total,
             friend=None if sums.friend is None else best_class(sums.friend, dim=0),
             valid=torch.from_numpy(valid).to(self.device),
+            information=None if sums.information is None else sums.information / total,
         )
+
+    @property
+    def head(self) -> nn.Conv2d:
+        """The teacher's segmentation head."""
+        teacher = self.networks.teacher
+        assert isinstance(teacher, Segmenter), "the teacher is a segmenter"
+        return teacher.decoder.head
 
     def _groups(self, columns: range) -> Iterator[list[int]]:
         size = GPU_GROUP if self.device.type == "cuda" else 1
@@ -155,6 +175,7 @@ class Predictor:
         grid_cols: list[int],
         place: tuple[int, int, int, int],
         sums: _Sums | None,
+        dropout: Tensor | None,
     ) -> _Sums:
         size, stride = self.grid.size, self.grid.stride
         images = []
@@ -164,6 +185,10 @@ class Predictor:
         output = self.networks(torch.stack(images).to(self.device))
         if sums is None:
             sums = _empty_sums(output.logits, output.features, output.friend_logits, place)
+            sums.information = None if dropout is None else torch.zeros_like(sums.error)
+        information = None
+        if dropout is not None:
+            information = mutual_information(output.features, self.head, dropout)
         for item, grid_col in enumerate(grid_cols):
             cut = _overlap(grid_row * stride, grid_col * stride, size, place)
             if cut is None:
@@ -178,6 +203,8 @@ class Predictor:
                 weight * output.features[item][(slice(None), *inside)]
             )
             sums.error[target] += weight * output.error_logits[item][inside]
+            if sums.information is not None and information is not None:
+                sums.information[target] += weight * information[item][inside]
             if sums.friend is not None and output.friend_logits is not None:
                 sums.friend[(slice(None), *target)] += (
                     weight * output.friend_logits[item][(slice(None), *inside)]
@@ -207,6 +234,7 @@ def _empty_sums(
         features=features.new_zeros((features.shape[1], *shape), dtype=torch.float32),
         friend=None if friend is None else friend.new_zeros((friend.shape[1], *shape)),
         error=logits.new_zeros(shape, dtype=torch.float32),
+        information=None,
         weight=logits.new_zeros(shape, dtype=torch.float32),
     )
 

@@ -11,7 +11,8 @@ from geohsal.config import Config
 from geohsal.data.sources import SceneCrops
 from geohsal.geo.scene import SceneMaps
 from geohsal.geo.states import IGNORE_INDEX, PixelState
-from geohsal.query.acquisition import ACQUISITION_FUNCTIONS, PixelEvidence
+from geohsal.query.acquisition import acquisition
+from geohsal.query.evidence import PixelEvidence
 from geohsal.refine.scene_rules import apply_spatial_rule, cap_corrections
 from geohsal.training.collect import chunk_px
 from geohsal.training.inference import ChunkOutput, Predictor, chunks
@@ -26,7 +27,8 @@ class ChunkMaps:
     """What is believed of one chunk before the caps of the whole scene; arrays (row, col).
 
     `teacher`, `plar`, `state` are codes, 255 or NODATA where invalid; `entropy`, `top2`,
-    `confidence`, `error` in [0, 1]; `margin` PLAR's; `label` the human one, 255 where none.
+    `confidence`, `error` in [0, 1]; `margin` PLAR's; `label` the human one, 255 where none;
+    `information` by dropout, None unless asked for.
     """
 
     window: Window
@@ -40,6 +42,7 @@ class ChunkMaps:
     error: NDArray[np.float32]
     margin: NDArray[np.float32]
     disagree: NDArray[np.bool_]
+    information: NDArray[np.float32] | None
 
 
 def scene_chunks(predictor: Predictor, height: int, width: int) -> list[Window]:
@@ -54,14 +57,17 @@ def judge_window(
     *,
     state: RefineState,
     config: Config,
+    dropout: torch.Tensor | None = None,
 ) -> tuple[ChunkMaps, ChunkOutput, tuple[slice, slice]]:
     """Judge one chunk, looking two pixels further for the spatial rule.
+
+    `dropout` holds the masks of `models.mc_dropout` where mutual information is needed.
 
     Returns:
         The maps of the chunk, the networks' output with its halo, and where the chunk lies in it.
     """
     wide, inner = _with_halo(window, scene.scene.height, scene.scene.width)
-    output = predictor.predict(scene, wide)
+    output = predictor.predict(scene, wide, dropout=dropout)
     judged = judge_chunk(output, state=state, config=config)
     labels, _ = scene.labels(wide)
     valid = output.valid.cpu().numpy()
@@ -84,6 +90,9 @@ def judge_window(
         error=_masked(judged.error, unknown)[inner],
         margin=_masked(judged.margin, unknown)[inner],
         disagree=(output.disagree.cpu().numpy() & valid)[inner],
+        information=None
+        if output.information is None
+        else _masked(output.information, valid)[inner],
     )
     return maps, output, inner
 
@@ -117,6 +126,7 @@ class SceneJudge:
         self.confidence, self.entropy, self.top2 = floats(), floats(), floats()
         self.error, self.margin = floats(), floats()
         self.disagree = np.zeros(shape, dtype=np.bool_)
+        self.information: NDArray[np.float32] | None = None
 
     def add(self, chunk: ChunkMaps) -> None:
         """Put a chunk in its place."""
@@ -125,8 +135,10 @@ class SceneJudge:
             slice(row, row + int(chunk.window.height)),
             slice(col, col + int(chunk.window.width)),
         )
+        if chunk.information is not None and self.information is None:
+            self.information = np.zeros(self.state.shape, dtype=np.float32)
         for name in ChunkMaps.__dataclass_fields__:
-            if name != "window":
+            if name != "window" and getattr(chunk, name) is not None:
                 getattr(self, name)[place] = getattr(chunk, name)
 
     def finish(
@@ -151,8 +163,6 @@ class SceneJudge:
         refined = np.where(state == PixelState.NODATA, np.uint8(IGNORE_INDEX), refined)
         evidence = PixelEvidence(
             scene_id=scene_id,
-            row0=0,
-            col0=0,
             seed=seed,
             teacher=self.teacher,
             state=state,
@@ -161,9 +171,10 @@ class SceneJudge:
             top2_margin=self.top2,
             error=self.error,
             disagree=self.disagree,
+            information=self.information,
             class_weight=class_weight,
         )
-        undecided = ACQUISITION_FUNCTIONS[config.query.strategy](evidence, config.query)
+        undecided = acquisition(config.query.strategy).pixels(evidence, config.query)
         return SceneMaps(
             teacher=self.teacher,
             refined=refined.astype(np.uint8),

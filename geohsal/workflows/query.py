@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +21,10 @@ from geohsal.geo.states import PixelState
 from geohsal.io.atomic import read_record
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.run import Round
-from geohsal.query.acquisition import class_weights
+from geohsal.io.superpixel_raster import read_superpixels
+from geohsal.query.acquisition import acquisition
 from geohsal.query.costs import cost_seconds, region_areas_m2, region_costs
+from geohsal.query.evidence import class_weights
 from geohsal.query.packages import deal, region_positions
 from geohsal.query.regions import Candidates, join_candidates, tiles_of
 from geohsal.query.selection import Selection, select, to_query_regions
@@ -32,9 +34,10 @@ from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.asked import blocked_pixels, unchanged
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
-from geohsal.workflows.query_parts import read_part, write_part
+from geohsal.workflows.query_parts import ScenePart, read_part, write_part
 from geohsal.workflows.query_summary import Dealt, QuerySummary, Shares, summary_of, words
 from geohsal.workflows.query_write import clear, finished, write_record, write_round
+from geohsal.workflows.region_units import add_maps, layout_of, superpixel_rasters
 from geohsal.workflows.review_files import ReviewFile, review_files
 from geohsal.workflows.review_time import review_prices
 from geohsal.workflows.round_rasters import read_states, write_maps, write_view
@@ -72,6 +75,7 @@ def query(
     Raises:
         RunError: the round is not trained, or queried with another request; or an undo before it
             was interrupted.
+        ConfigError: nobody knows the acquisition.
         BudgetError: the budget or the share cannot be read, or the budget buys nothing.
         RequestError: an overlap without packages, or fewer regions than packages.
         KernelError: the kernel that the settings ask for cannot run here.
@@ -80,6 +84,7 @@ def query(
     if shares.overlap and packages < 2:
         raise RequestError(f"--overlap {overlap}: needs --packages of at least 2")
     context = open_context(run_dir)
+    acquisition(context.config.query.strategy)  # an unknown name fails before anything is done
     refuse_half_undone(context.run)
     round_ = context.run.current
     text = context.config.query.budget if budget is None else budget
@@ -148,6 +153,8 @@ class _Query:
         self.model: Model = load_model(asking.model_dir)
         self.scenes: dict[str, Scene] = context.scenes
         self.blocked, self.resting = blocked_pixels(context.run, self.scenes)
+        self.superpixels: Mapping[str, Path] = {}
+        self.labelled: list[NDArray[np.float32]] = []
         self.states: Counter[str] = Counter()
         self._unit = unit_hash(context, asking)
         self._weights = class_weights(_labelled_pixels(context))
@@ -156,12 +163,14 @@ class _Query:
         self, budget: Budget, workers: int, device: str, progress: Progress
     ) -> tuple[list[QueryRegion], QuerySummary]:
         """Judge every scene, then choose regions within the budget."""
+        self.superpixels = superpixel_rasters(self.context, progress)
         plan = ScenePass(
             model_dir=self.asking.model_dir,
             opener=self.context.opener,
             config=self.context.config,
             device=device,
             blocked=self.blocked,
+            superpixels=self.superpixels,
         )
         with scene_judges(plan, self.model, workers=workers) as judges:
             candidates = self.judge_scenes(judges, progress)
@@ -186,27 +195,40 @@ class _Query:
         kept = read_part(part, self._unit)
         if kept is not None:
             progress.advance(len(judges.chunks(*scene.shape)))
-            self.states.update(kept[1])
-            return kept[0]
-        maps, sums = judges.judge(
+            return self._keep(kept)
+        layout = layout_of(self.context, scene_id, self.superpixels)
+        judged = judges.judge(
             scene_id,
-            scene.shape,
+            layout,
             seed=seed_of(self.context.config.seed, "query", self.round.index),
             class_weight=self._weights,
             progress=progress,
         )
+        maps = judged.maps
         with self.context.open(scene_id) as source:
             self._rest(scene, maps)
             pool = pool_mask(source, scene.extent, maps.state, self.blocked.get(scene_id))
             write_view(self.round.raster(scene_id, "view"), source)
-        sums.add(0, 0, pool=pool, maps=maps)
+        add_maps(
+            judged.sums,
+            pool,
+            maps,
+            config=self.context.config.query,
+            superpixels=self.superpixels.get(scene_id),
+        )
         write_maps(self.round, scene, maps, self.context.manifest.classes)
-        candidates = sums.candidates(min_share=self.context.config.query.min_share)
+        candidates = judged.sums.candidates(min_share=self.context.config.query.min_share)
         counts = np.bincount(maps.state.ravel(), minlength=len(PixelState))
         states = {state.name: int(counts[state]) for state in PixelState}
-        write_part(part, self._unit, candidates, states)
-        self.states.update(states)
-        return candidates
+        found = ScenePart(candidates=candidates, states=states, labelled=judged.labelled)
+        write_part(part, self._unit, found)
+        return self._keep(found)
+
+    def _keep(self, part: ScenePart) -> Candidates:
+        self.states.update(part.states)
+        if len(part.labelled):
+            self.labelled.append(part.labelled)
+        return part.candidates
 
     def _rest(self, scene: Scene, maps: SceneMaps) -> None:
         """Unsure and skipped regions stay out of the pool while the model says the same there."""
@@ -240,6 +262,7 @@ class _Query:
             seed=seed_of(config.seed, "select", self.round.index),
             tiles=tiles_of(candidates, all_tiles),
             class_names=self.context.manifest.class_names,
+            labelled=np.concatenate(self.labelled) if self.labelled else None,
         )
 
     def regions(self, candidates: Candidates, selection: Selection) -> list[QueryRegion]:
@@ -282,14 +305,17 @@ class _Query:
     def _masks(self, candidates: Candidates, chosen: NDArray[np.intp]) -> list[NDArray[np.bool_]]:
         masks: dict[int, NDArray[np.bool_]] = {}
         for scene_id in self.scenes:
-            own = [int(index) for index in chosen if candidates.scene_id(int(index)) == scene_id]
-            if not own:
+            places = [int(index) for index in chosen if candidates.scene_id(int(index)) == scene_id]
+            if not places:
                 continue
             with self.context.open(scene_id) as source:
-                for index in own:
+                for index in places:
                     window: Window = candidates.window(index)
                     state = read_states(self.round, self.scenes[scene_id], window)
                     masks[index] = pool_mask(source, window, state, self.blocked.get(scene_id))
+                    if candidates.unit == "superpixel":
+                        own = read_superpixels(self.superpixels[scene_id], window) - 1
+                        masks[index] &= own == candidates.atom[index]
         return [masks[int(index)] for index in chosen]
 
     def files(self, regions: Sequence[QueryRegion]) -> list[ReviewFile]:

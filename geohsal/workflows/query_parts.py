@@ -3,27 +3,43 @@
 import json
 import zipfile
 import zlib
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geohsal.io.atomic import replacing
 from geohsal.query.regions import Candidates
 
 
-def write_part(path: Path, unit: str, candidates: Candidates, states: dict[str, int]) -> None:
-    """Keep the candidates of a finished scene, so that a killed query need not judge it again."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenePart:
+    """What a judged scene gives to the choice.
+
+    Its regions, its pixels per state, and the mean features (labelled region, feature) of what is
+    labelled; no rows unless the acquisition needs them.
+    """
+
+    candidates: Candidates
+    states: dict[str, int]
+    labelled: NDArray[np.float32]
+
+
+def write_part(path: Path, unit: str, part: ScenePart) -> None:
+    """Keep a finished scene, so that a killed query need not judge it again."""
     arrays: dict[str, Any] = {
-        field.name: np.asarray(getattr(candidates, field.name)) for field in fields(candidates)
+        field.name: np.asarray(getattr(part.candidates, field.name)) for field in fields(Candidates)
     }
-    note = np.frombuffer(json.dumps({"unit": unit, "states": states}).encode(), dtype=np.uint8)
-    with replacing(path) as part:
-        np.savez_compressed(part, note=note, **arrays)
+    note = json.dumps({"unit": unit, "states": part.states}).encode()
+    with replacing(path) as beside:
+        np.savez_compressed(
+            beside, note=np.frombuffer(note, dtype=np.uint8), labelled=part.labelled, **arrays
+        )
 
 
-def read_part(path: Path, unit: str) -> tuple[Candidates, dict[str, int]] | None:
+def read_part(path: Path, unit: str) -> ScenePart | None:
     """What `write_part` kept; None where there is nothing of this unit, or it is damaged."""
     if not path.exists():
         return None
@@ -33,9 +49,12 @@ def read_part(path: Path, unit: str) -> tuple[Candidates, dict[str, int]] | None
             note = json.loads(arrays["note"].tobytes())
             if note["unit"] != unit:
                 return None
+            labelled = arrays["labelled"]
             values = {field.name: arrays[field.name] for field in fields(Candidates)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     values["scene_ids"] = tuple(str(name) for name in values["scene_ids"])
+    values["unit"] = str(values["unit"])
     values["region_px"] = int(values["region_px"])
-    return Candidates(**values), note["states"]
+    candidates = Candidates(**values)
+    return ScenePart(candidates=candidates, states=note["states"], labelled=labelled)

@@ -10,8 +10,9 @@ from geohsal.config import CostConfig, QueryConfig
 from geohsal.geo.budget import Budget, parse_budget
 from geohsal.geo.scene import SceneMaps
 from geohsal.geo.states import IGNORE_INDEX, PixelState
-from geohsal.query.acquisition import PixelEvidence
 from geohsal.query.costs import region_costs
+from geohsal.query.evidence import PixelEvidence
+from geohsal.query.layout import RegionUnit
 from geohsal.query.regions import Candidates
 from geohsal.query.selection import Selection, select
 
@@ -33,8 +34,6 @@ def make_evidence() -> EvidenceFactory:
         state = np.asarray(state, dtype=np.uint8)
         values: dict[str, Any] = {
             "scene_id": "north",
-            "row0": 0,
-            "col0": 0,
             "seed": 0,
             "teacher": np.zeros(state.shape, dtype=np.uint8),
             "confidence": np.full(state.shape, 0.75, dtype=np.float32),
@@ -42,6 +41,7 @@ def make_evidence() -> EvidenceFactory:
             "top2_margin": np.full(state.shape, 0.25, dtype=np.float32),
             "error": np.full(state.shape, 0.5, dtype=np.float32),
             "disagree": np.zeros(state.shape, dtype=bool),
+            "information": np.full(state.shape, 0.125, dtype=np.float32),
             "class_weight": np.ones(3),
         }
         return PixelEvidence(state=state, **(values | given))
@@ -76,14 +76,20 @@ def make_maps() -> MapsFactory:
 def make_candidates() -> CandidatesFactory:
     """`make_candidates([(scene, row, col), ...], pixels=..., ...)`: 16 px cells, score 1 each."""
 
-    def make(cells: list[tuple[str, int, int]], **given: Any) -> Candidates:
-        count = len(cells)
+    def make(
+        cells: list[tuple[str, int, int]], *, unit: RegionUnit = "grid", **given: Any
+    ) -> Candidates:
+        count, side = len(cells), 16 if unit == "grid" else 8
         scene_ids = tuple(dict.fromkeys(scene for scene, _, _ in cells))
         ints = np.full(count, 16, dtype=np.int32)
         values: dict[str, Any] = {
             "scene": np.array([scene_ids.index(cell[0]) for cell in cells], dtype=np.int32),
             "row": np.array([cell[1] for cell in cells], dtype=np.int32),
             "col": np.array([cell[2] for cell in cells], dtype=np.int32),
+            "number": np.zeros(count, dtype=np.int32),
+            "atom": np.arange(count, dtype=np.int32),
+            "top": np.array([cell[1] * side for cell in cells], dtype=np.int32),
+            "left": np.array([cell[2] * side for cell in cells], dtype=np.int32),
             "cell_height": ints,
             "cell_width": ints,
             "pixels": np.full(count, 256, dtype=np.int64),
@@ -97,10 +103,11 @@ def make_candidates() -> CandidatesFactory:
             "ambiguous": np.tile(np.array([0, 1], dtype=np.int16), (count, 1)),
             "answers": np.full(count, 2, dtype=np.int32),
             "features": np.zeros((count, 2), dtype=np.float32),
+            "embeddings": np.zeros((count, 0), dtype=np.float32),
         }
         for name, value in given.items():
             values[name] = np.asarray(value, dtype=values[name].dtype)
-        return Candidates(scene_ids=scene_ids, region_px=16, **values)
+        return Candidates(scene_ids=scene_ids, unit=unit, region_px=16, **values)
 
     return make
 
@@ -117,6 +124,7 @@ def choose() -> Choose:
         costs: Any = None,
         tiles: Any = None,
         seed: int = 0,
+        labelled: Any = None,
     ) -> Selection:
         if isinstance(budget, str):
             budget = parse_budget(budget, pool_pixels=100_000)
@@ -128,6 +136,7 @@ def choose() -> Choose:
             seed=seed,
             tiles=["one"] * len(candidates) if tiles is None else tiles,
             class_names=NAMES,
+            labelled=None if labelled is None else np.asarray(labelled, dtype=np.float32),
         )
 
     return make

@@ -7,8 +7,9 @@ import pytest
 
 from geohsal.config import QueryConfig
 from geohsal.geo.states import IGNORE_INDEX, PixelState
-from geohsal.query.acquisition import ACQUISITION_FUNCTIONS, PixelEvidence, class_weights
+from geohsal.query.acquisition import ACQUISITIONS
 from geohsal.query.draws import cell_draws
+from geohsal.query.evidence import PixelEvidence, class_weights
 
 EvidenceFactory = Callable[..., PixelEvidence]
 
@@ -24,7 +25,7 @@ def test_plar_is_the_formula_of_the_method(make_evidence: EvidenceFactory) -> No
         disagree=np.array([[True, True, True, False, True, True, True]]),
         class_weight=np.array([2.0, 0.5, 1.0]),
     )
-    score = ACQUISITION_FUNCTIONS["plar"](evidence, QueryConfig())
+    score = ACQUISITIONS["plar"].score(evidence, QueryConfig())
     expected = [[0.8 * 2.0, 0.5 * 1.5 * 0.5, 0.25, 0, 0, 0, 0]]
     np.testing.assert_allclose(score, expected, rtol=1e-6)
     assert score.dtype == np.float32
@@ -32,42 +33,30 @@ def test_plar_is_the_formula_of_the_method(make_evidence: EvidenceFactory) -> No
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("entropy", 0.5), ("margin", 0.75), ("least_confidence", 0.25), ("emd", 0.5)],
+    [
+        ("entropy", 0.5),
+        ("margin", 0.75),
+        ("least_confidence", 0.25),
+        ("emd", 0.5),
+        ("bald", 0.125),
+        ("badge", 0.25),
+        ("coreset", 1),
+        ("random", 1),
+    ],
 )
 def test_baselines_score_what_can_be_asked(
     make_evidence: EvidenceFactory, name: str, value: float
 ) -> None:
-    score = ACQUISITION_FUNCTIONS[name](make_evidence(EVERY_STATE), QueryConfig(strategy=name))
+    score = ACQUISITIONS[name].score(make_evidence(EVERY_STATE), QueryConfig(strategy=name))
     np.testing.assert_allclose(score, [[0, 0] + [value] * 5])
 
 
-def test_every_strategy_of_the_settings_has_a_function(make_evidence: EvidenceFactory) -> None:
-    for name, function in ACQUISITION_FUNCTIONS.items():
-        score = function(make_evidence(EVERY_STATE), QueryConfig(strategy=name))
+def test_nothing_is_scored_where_nothing_can_be_asked(make_evidence: EvidenceFactory) -> None:
+    for name, strategy in ACQUISITIONS.items():
+        score = strategy.score(make_evidence(EVERY_STATE), QueryConfig(strategy=name))
         assert score.shape == (1, 7)
         assert score.dtype == np.float32
         assert not score[0, : PixelState.TRUSTED].any()
-
-
-def test_random_is_one_draw_per_cell_wherever_the_window_is_cut(
-    make_evidence: EvidenceFactory,
-) -> None:
-    config = QueryConfig(strategy="random", region_px=4)
-    trusted = np.full((10, 13), PixelState.TRUSTED)
-    whole = ACQUISITION_FUNCTIONS["random"](make_evidence(trusted), config)
-    part = ACQUISITION_FUNCTIONS["random"](make_evidence(trusted[3:, 5:], row0=3, col0=5), config)
-    np.testing.assert_array_equal(part, whole[3:, 5:])
-    assert np.unique(whole[:4, :4]).size == 1
-    assert np.unique(whole).size == 3 * 4
-
-
-def test_random_depends_on_seed_and_scene(make_evidence: EvidenceFactory) -> None:
-    config = QueryConfig(strategy="random", region_px=4)
-    trusted = np.full((8, 8), PixelState.TRUSTED)
-    draw = ACQUISITION_FUNCTIONS["random"]
-    first = draw(make_evidence(trusted), config)
-    assert (first != draw(make_evidence(trusted, seed=1), config)).all()
-    assert (first != draw(make_evidence(trusted, scene_id="south"), config)).all()
 
 
 def test_draws_are_uniform() -> None:

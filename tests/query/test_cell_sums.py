@@ -14,8 +14,9 @@ from rasterio.windows import Window
 
 from geohsal.geo.scene import SceneMaps, Tile
 from geohsal.geo.states import PixelState
-from geohsal.query.cell_features import sum_features
 from geohsal.query.cell_sums import CellSums
+from geohsal.query.feature_sums import sum_features
+from geohsal.query.layout import atom_px, grid_atoms, grid_layout, window_layout
 from geohsal.query.regions import Candidates, join_candidates, region_id, tiles_of
 
 MapsFactory = Callable[..., SceneMaps]
@@ -28,6 +29,19 @@ def cut(maps: SceneMaps, rows: slice, cols: slice) -> SceneMaps:
     )
 
 
+def empty(shape: tuple[int, int], unit: str, side: int, *, features: int = 0) -> CellSums:
+    make = grid_layout if unit == "grid" else window_layout
+    return CellSums("north", make(shape, region_px=side), num_classes=3, num_features=features)
+
+
+def atoms_at(sums: CellSums, window: tuple[int, int, int, int]) -> NDArray[np.int32]:
+    top, left, bottom, right = window
+    layout = sums.layout
+    side = atom_px(layout.unit, layout.region_px)
+    shape = (bottom - top, right - left)
+    return grid_atoms(top, left, shape=shape, side=side, scene_width=layout.shape[1])
+
+
 def sums_of(
     maps: SceneMaps,
     pool: NDArray[np.bool_],
@@ -35,29 +49,19 @@ def sums_of(
     region_px: int,
     features: NDArray[np.float32] | None = None,
     windows: list[tuple[int, int, int, int]] | None = None,
+    unit: str = "grid",
 ) -> CellSums:
     number = 0 if features is None else len(features)
-    sums = CellSums("north", pool.shape, region_px=region_px, num_classes=3, num_features=number)
-    for top, left, bottom, right in windows or [(0, 0, *pool.shape)]:
+    sums = empty(pool.shape, unit, region_px, features=number)
+    for window in windows or [(0, 0, *pool.shape)]:
+        top, left, bottom, right = window
         rows, cols = slice(top, bottom), slice(left, right)
-        sums.add(top, left, pool=pool[rows, cols], maps=cut(maps, rows, cols))
+        atoms = atoms_at(sums, window)
+        sums.add(atoms, pool[rows, cols], maps=cut(maps, rows, cols))
         if features is not None:
-            add_features(sums, top, left, pool=pool[rows, cols], features=features[:, rows, cols])
+            values = torch.from_numpy(np.ascontiguousarray(features[:, rows, cols]))
+            sums.add_features(sum_features(values, atoms, pool[rows, cols]))
     return sums
-
-
-def add_features(
-    sums: CellSums,
-    row0: int,
-    col0: int,
-    *,
-    pool: NDArray[np.bool_],
-    features: NDArray[np.float32],
-) -> None:
-    values = torch.from_numpy(np.ascontiguousarray(features))
-    side = sums.region_px
-    summed = sum_features(values, pool, row0=row0, col0=col0, region_px=side)
-    sums.add_features(row0, col0, sums=summed)
 
 
 def assert_same(first: Candidates, second: Candidates) -> None:
@@ -75,7 +79,8 @@ def edges(length: int) -> st.SearchStrategy[list[int]]:
     data=st.data(),
     height=st.integers(1, 40),
     width=st.integers(1, 40),
-    region_px=st.integers(4, 17),
+    region_px=st.integers(2, 8),
+    unit=st.sampled_from(["grid", "window"]),
     seed=st.integers(0, 1000),
 )
 def test_any_cut_in_any_order_gives_the_same_bits(
@@ -84,8 +89,10 @@ def test_any_cut_in_any_order_gives_the_same_bits(
     height: int,
     width: int,
     region_px: int,
+    unit: str,
     seed: int,
 ) -> None:
+    region_px *= 2
     rng = np.random.default_rng(seed)
     wide = 10.0 ** rng.uniform(-8, 4, (4, height, width))  # sums of these round in float64
     maps = make_maps((height, width), seed=seed, margin=wide[3].astype(np.float32))
@@ -98,17 +105,10 @@ def test_any_cut_in_any_order_gives_the_same_bits(
         for left, right in pairwise(cols)
     ]
     windows = data.draw(st.permutations(windows))
-    once = sums_of(maps, pool, region_px=region_px, features=features)
-    parts = sums_of(maps, pool, region_px=region_px, features=features, windows=windows)
+    given_ = {"region_px": region_px, "unit": unit, "features": features}
+    once = sums_of(maps, pool, **given_)
+    parts = sums_of(maps, pool, windows=windows, **given_)
     assert_same(once.candidates(min_share=0.3), parts.candidates(min_share=0.3))
-    apart = CellSums("north", pool.shape, region_px=region_px, num_classes=3, num_features=3)
-    apart.add(0, 0, pool=pool, maps=maps)
-    for top, left, bottom, right in windows:
-        part = CellSums("north", pool.shape, region_px=region_px, num_classes=3, num_features=3)
-        at = (slice(top, bottom), slice(left, right))
-        add_features(part, top, left, pool=pool[at], features=features[:, *at])
-        apart.merge(part)
-    assert_same(once.candidates(min_share=0.3), apart.candidates(min_share=0.3))
 
 
 @settings(max_examples=25)
@@ -208,19 +208,22 @@ def test_overlapping_windows_are_refused(make_maps: MapsFactory) -> None:
     maps = make_maps((8, 8), state=np.full((8, 8), PixelState.TRUSTED, dtype=np.uint8))
     pool = np.ones((8, 8), dtype=bool)
     sums = sums_of(maps, pool, region_px=8, windows=[(0, 0, 8, 8), (0, 0, 8, 8)])
-    with pytest.raises(ValueError, match="scene north: windows added to its cells overlap"):
+    with pytest.raises(ValueError, match="scene north: windows added to its regions overlap"):
         sums.candidates(min_share=0.5)
 
 
 def test_windows_and_maps_must_fit(make_maps: MapsFactory) -> None:
     maps, pool = make_maps((8, 8)), np.ones((8, 8), dtype=bool)
-    sums = CellSums("north", (8, 8), region_px=8, num_classes=3, num_features=2)
-    with pytest.raises(ValueError, match=r"window 8 x 8 at \(1, 0\) leaves the scene of 8 x 8"):
-        sums.add(1, 0, pool=pool, maps=maps)
-    with pytest.raises(ValueError, match=r"sums are \(1, 1, 1\), the scene takes \(2, 1, 1\)"):
-        sums.add_features(0, 0, sums=np.zeros((1, 1, 1)))
+    sums = empty((8, 8), "grid", 8, features=2)
+    atoms = atoms_at(sums, (0, 0, 8, 8))
+    with pytest.raises(ValueError, match="scene north: atom 1 of 1"):
+        sums.add(atoms + 1, pool, maps=maps)
+    with pytest.raises(ValueError, match="sums of 1 features, expected 2, over atoms of 1"):
+        sums.add_features(sum_features(torch.zeros(1, 8, 8), atoms, pool))
     with pytest.raises(ValueError, match=r"maps teacher, .* do not fit the pool"):
-        sums.add(0, 0, pool=pool[:4], maps=maps)
+        sums.add(atoms[:4], pool[:4], maps=maps)
+    with pytest.raises(ValueError, match="maps atoms do not fit the pool"):
+        sums.add(atoms[:4], pool, maps=maps)
 
 
 def test_nan_in_the_pool_is_refused_and_elsewhere_ignored(make_maps: MapsFactory) -> None:
@@ -242,7 +245,7 @@ def test_joined_tables_keep_scene_and_row(make_candidates: CandidatesFactory) ->
     ids = [joined.region_id(i) for i in range(3)]
     assert ids == ["south-g16-r00001-c00002", "north-g16-r00003-c00004", "south-g16-r00005-c00006"]
     assert joined.pixels.tolist() == [7, 8, 9]
-    with pytest.raises(ValueError, match="one region size"):
+    with pytest.raises(ValueError, match="one region unit and size"):
         join_candidates([south, dataclasses.replace(both, region_px=8)])
 
 

@@ -46,6 +46,7 @@ def pools(draw: st.DrawFn) -> dict[str, Any]:
         "score_sum": column(st.sampled_from([0.0, 0.0, 1.0, 1.0, 2.5, 100.0])),
         "mean_error": column(st.sampled_from([0.0, 0.25, 0.5])),
         "features": column(st.tuples(st.integers(-2, 2), st.integers(0, 1))),
+        "embeddings": column(st.tuples(st.integers(-2, 2), st.integers(0, 1))),
         "costs": np.array(
             column(st.sampled_from([0.1, 0.3, 1.0, 1.0, 7.0, 1e-9, 1 / 3, 1e6])), dtype=float
         ),
@@ -55,7 +56,8 @@ def pools(draw: st.DrawFn) -> dict[str, Any]:
 
 CONFIGS = st.builds(
     QueryConfig,
-    strategy=st.sampled_from(["plar", "random", "emd"]),
+    strategy=st.sampled_from(["plar", "random", "emd", "entropy", "coreset", "badge"]),
+    aggregate=st.sampled_from(["strategy", "sum", "mean"]),
     exclusion=st.sampled_from([0.0, 0.5, 1.0, 2.0, 1e9]),
     tile_cap=st.sampled_from([0.0, 0.05, 0.4, 1.0]),
     diversity=st.sampled_from([1.0, 5.0]),
@@ -315,22 +317,28 @@ def test_diversity_prefers_regions_unlike_those_chosen(
     assert choose(candidates, "2regions").chosen.tolist() == [0, 1]
 
 
-def test_the_random_strategy_follows_its_draws_whatever_regions_cost(
+def test_the_random_strategy_takes_every_region_alike(
     make_candidates: CandidatesFactory,
     choose: Choose,
 ) -> None:
-    draws = np.random.default_rng(0).random(30)
-    pixels = np.random.default_rng(1).integers(100, 256, 30)
+    rng = np.random.default_rng(1)
     candidates = make_candidates(
-        grid(5, 6),
-        score_sum=draws * pixels,
-        pixels=pixels,
-        features=np.random.default_rng(2).normal(size=(30, 2)),
+        grid(4, 5),
+        score_sum=rng.random(20) * 100,
+        pixels=rng.integers(100, 256, 20),
+        mean_error=rng.random(20),
+        features=rng.normal(size=(20, 2)),
     )
-    config = QueryConfig(strategy="random", audit_share=0, exclusion=0, tile_cap=1)
-    found = choose(candidates, "8regions", config=config)
-    assert found.chosen.tolist() == np.argsort(-draws)[:8].tolist()
-    assert set(found.reasons) == {"random choice"}
+    config = QueryConfig(strategy="random", audit_share=0.2, exclusion=0, tile_cap=1)
+    taken: Counter[int] = Counter()
+    for seed in range(200):
+        found = choose(candidates, "5regions", config=config, seed=seed)
+        taken.update(found.chosen.tolist())
+        assert set(found.reasons) == {"random choice", "random audit"}
+    counts = np.array([taken[index] for index in range(20)])
+    assert counts.sum() == 1000
+    assert np.abs(counts - 50).max() < 27  # 4.4 standard deviations of a region's count
+    assert ((counts - 50) ** 2).sum() / 37.5 < 45  # chi-square, 0.1 % of its tail
 
 
 def test_what_is_left_is_filled_by_error_then_by_lot(

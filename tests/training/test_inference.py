@@ -8,6 +8,7 @@ from rasterio.windows import Window
 
 from geohsal.config import config_from_dict
 from geohsal.data.dataset import BandScale
+from geohsal.models.mc_dropout import dropout_masks
 from geohsal.models.tsf import build_inference_networks
 from geohsal.training.inference import ChunkOutput, Predictor, WindowGrid, chunks
 
@@ -67,15 +68,16 @@ def predictor() -> Predictor:
 def assembled(predictor: Predictor, picture: Picture, size: int) -> dict[str, torch.Tensor]:
     height, width = picture.mask.shape
     fields = ("probabilities", "features", "error_logits", "teacher", "confidence", "valid")
+    masks = dropout_masks(4, 16, share=0.2, seed=0)
     parts: dict[str, torch.Tensor] = {}
     for window in chunks(height, width, size=size):
-        output: ChunkOutput = predictor.predict(picture, window)
+        output: ChunkOutput = predictor.predict(picture, window, dropout=masks)
         place = (
             ...,
             slice(window.row_off, window.row_off + window.height),
             slice(window.col_off, window.col_off + window.width),
         )
-        for name in fields:
+        for name in (*fields, "information"):
             value = getattr(output, name)
             if name not in parts:
                 parts[name] = torch.zeros((*value.shape[:-2], height, width), dtype=value.dtype)
@@ -103,6 +105,7 @@ def test_blending_leaves_no_seam(predictor: Predictor) -> None:
 def test_an_image_smaller_than_a_window_is_answered(predictor: Predictor) -> None:
     output = predictor.predict(Picture(20, 30), Window(0, 0, 30, 20))
     assert output.probabilities.shape == (4, 20, 30)
+    assert output.information is None
     assert torch.isfinite(output.probabilities).all()
     assert int(output.valid.sum()) == 20 * 30 - 45
     assert torch.allclose(output.probabilities.sum(dim=0), torch.ones(20, 30))
