@@ -64,7 +64,7 @@ class ModelError(DataError):
 
 
 class PartialError(GeohsalError):
-    """Some scenes succeeded and others failed; `failures` maps scene id to one line."""
+    """Some scenes (or cells) succeeded and others failed; `failures` maps each to one line."""
 
     exit_code = 4
 

@@ -15,11 +15,17 @@ def command() -> None:
 
 @command.command("show")
 @options.config
+@options.method
 @options.overrides
 @options.seed
 @options.reporting
 def show(
-    config_source: str | None, *, overrides: tuple[str, ...], seed: int | None, report: Report
+    config_source: str | None,
+    *,
+    method: str | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    report: Report,
 ) -> None:
     """Print all settings as YAML, as a run would take them."""
     import yaml
@@ -28,7 +34,8 @@ def show(
     from geohsal.config import config_to_dict
 
     quiet = Report(as_json=True)  # the choice of a preset would not be YAML
-    values = config_to_dict(new_settings(config_source, overrides, seed=seed, report=quiet))
+    config = new_settings(config_source, overrides, seed=seed, report=quiet, method=method)
+    values = config_to_dict(config)
     report.result(values, yaml.safe_dump(values, sort_keys=False).splitlines())
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "Write maps of classes, probabilities, error and states.",
     "export": "Write refined pseudo-labels of whole scenes as polygons.",
     "evaluate": "Measure accuracy on the test split.",
+    "simulate": "Replay rounds with truth as the oracle: methods, strategies, seeds.",
     "status": "Say where a run stands and what comes next.",
     "doctor": "Say what this machine has, and what to do where it lacks something.",
     "demo": "Run a synthetic example from start to finish.",

@@ -1,7 +1,7 @@
 """Options that several commands share, as decorators."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,33 @@ overrides = click.option(
     metavar="KEY=VALUE",
     multiple=True,
     help="Change one setting, such as train.steps=200 (repeatable).",
+)
+
+
+class NamingOption(click.Option):
+    """An option whose help ends in names that are looked up only when help is asked for."""
+
+    def __init__(self, *args: Any, names: Callable[[], Iterable[str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._names = names
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return record and (record[0], f"{record[1]} {', '.join(self._names())}.")
+
+
+def _method_names() -> Iterable[str]:
+    from geohsal.config.methods import load_methods
+
+    return load_methods()
+
+
+method = click.option(
+    "--method",
+    metavar="NAME",
+    cls=NamingOption,
+    names=_method_names,
+    help="Settings of a named method, laid over those of -c (or of the run) and under --set:",
 )
 out_dir = click.option(
     "-o", "--out", metavar="DIR", type=PATH, required=True, help="Where to write."

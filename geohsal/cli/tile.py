@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", metavar="RUN", type=options.PATH, required=True, help="Run folder.")
 @click.option("--patches", is_flag=True, help="Also write the tiles as GeoTIFFs.")
 @options.config
+@options.method
 @options.overrides
 @options.seed
 @options.overwrite
@@ -30,6 +31,7 @@ def command(
     out: Path,
     patches: bool,
     config_source: str | None,
+    method: str | None,
     overrides: tuple[str, ...],
     seed: int | None,
     overwrite: bool,
@@ -45,9 +47,9 @@ def command(
     from geohsal.workflows.tile import tile
 
     config = (
-        new_settings(config_source, overrides, seed=seed, report=report)
+        new_settings(config_source, overrides, seed=seed, report=report, method=method)
         if overwrite
-        else run_settings(out, config_source, overrides, seed=seed, report=report)
+        else run_settings(out, config_source, overrides, seed=seed, report=report, method=method)
     )
     with report.progress() as progress:
         summary = tile(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command("train")
 @options.run_argument
 @options.config
+@options.method
 @options.overrides
 @options.device
 @options.seed
@@ -25,6 +26,7 @@ def command(
     run_dir: Path,
     *,
     config_source: str | None,
+    method: str | None,
     overrides: tuple[str, ...],
     device: str,
     seed: int | None,
@@ -36,7 +38,9 @@ def command(
     from geohsal.io.run import open_run
 
     open_run(run_dir)  # before torch is loaded
-    config = run_settings(run_dir, config_source, overrides, seed=seed, report=report)
+    config = run_settings(
+        run_dir, config_source, overrides, seed=seed, report=report, method=method
+    )
     from geohsal.workflows.train import train
 
     with report.progress() as progress:

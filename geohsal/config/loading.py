@@ -4,10 +4,12 @@
 Every default is geohsal's own choice (docs: method specification); none is "the paper's".
 """
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +26,8 @@ from geohsal.errors import ConfigError
 
 FORMAT_VERSION = 1
 PRESETS = ("cpu-small", "default")
+SIMULATE = "simulate"
+"""Section that only `geohsal.config.simulation` reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -135,20 +139,57 @@ def config_schema() -> dict[str, Any]:
 
 def preset_text(name: str) -> str:
     """Text of a preset that ships with the package."""
+    return (_shipped() / f"{name}.yaml").read_text("utf-8")
+
+
+def shipped_names(prefix: str) -> tuple[str, ...]:
+    """Names of the YAML files that ship with the package and begin with `prefix`, sorted."""
+    names = (entry.name for entry in _shipped().iterdir())
+    return tuple(
+        sorted(
+            n.removesuffix(".yaml") for n in names if n.startswith(prefix) and n.endswith(".yaml")
+        )
+    )
+
+
+def _shipped() -> Traversable:
     shipped = resources.files("geohsal") / "presets"
-    if not shipped.is_dir():  # an editable install: the wheel would hold configs/ as presets/
-        shipped = Path(__file__).parents[2] / "configs"
-    return (shipped / f"{name}.yaml").read_text("utf-8")
+    if shipped.is_dir():
+        return shipped
+    return Path(__file__).parents[2] / "configs"  # an editable install: the wheel holds configs/
 
 
-def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> Config:
-    """Settings from a preset's name or a YAML file, then `a.b=value` overrides.
+def load_config(
+    source: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    layer: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Config:
+    """Settings from a preset's name or a YAML file, then `layer`, then `a.b=value` overrides.
 
     Raises:
-        ConfigError: the file is missing or not YAML, a key is unknown, a value out of range.
+        ConfigError: the file is missing or not YAML, a key is unknown, a value out of range; or
+            the file describes a simulation.
+    """
+    values = read_settings(source, presets=PRESETS)
+    if SIMULATE in values:
+        raise ConfigError(
+            f"config {source}: has a section {SIMULATE!r}, so it is for geohsal simulate; without "
+            "that section any command takes it"
+        )
+    return config_from_dict(
+        override(lay_over(values, layer or {}), overrides), where=f"config {source}"
+    )
+
+
+def read_settings(source: str | Path, *, presets: Sequence[str]) -> dict[str, Any]:
+    """The mapping in a YAML file, or in one of the presets by its name; unchecked.
+
+    Raises:
+        ConfigError: the file is missing or not a YAML mapping.
     """
     name = str(source)
-    if name in PRESETS:
+    if name in presets:
         text = preset_text(name)
     else:
         path = Path(source)
@@ -157,12 +198,34 @@ def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> Config:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"config {name}: cannot be read ({error}); give a YAML file or one of the presets "
-                f"{', '.join(PRESETS)}"
+                f"{', '.join(presets)}"
             ) from None
-    values = parse_yaml_mapping(text, where=f"config {name}")
-    for override in overrides:
-        _apply_override(values, override)
-    return config_from_dict(values, where=f"config {name}")
+    return parse_yaml_mapping(text, where=f"config {name}")
+
+
+def lay_over(values: Mapping[str, Any], layer: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A copy of nested settings in which the keys of `layer` (by section) replace their own.
+
+    A section of `values` that is no mapping stays as it is, for the check to find.
+    """
+    laid = dict(values)
+    for section, keys in layer.items():
+        below = laid.get(section, {})
+        if below is None or isinstance(below, Mapping):
+            laid[section] = {**(below or {}), **keys}
+    return laid
+
+
+def override(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested settings changed by `a.b=value` lines, in their order.
+
+    Raises:
+        ConfigError: a line is not written like that.
+    """
+    changed = copy.deepcopy(dict(values))
+    for text in overrides:
+        _apply_override(changed, text)
+    return changed
 
 
 def parse_yaml_mapping(text: str, *, where: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def evaluate(
     kept = _kept(round_, model_hash)
     if kept is not None:
         return kept
-    sources = _references(context)
+    sources = references(context)
     if not sources:
         raise LabelError(
             f"{run_dir}: no test core has truth or labels; give a scene `split: test` (or blocks "
@@ -119,7 +119,7 @@ def _evaluation(
     )
 
 
-def _references(context: RunContext) -> dict[str, str]:
+def references(context: RunContext) -> dict[str, str]:
     """What each scene with test cores is measured against; scenes with neither are left out."""
     found = {}
     for scene_id in context.scenes_with("test"):

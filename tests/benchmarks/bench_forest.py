@@ -17,19 +17,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from real_scenes import write_zion
-from scipy.ndimage import uniform_filter
-from sklearn.ensemble import RandomForestClassifier
 
 from geohsal.config import Config, load_config
-from geohsal.geo.states import IGNORE_INDEX, Split
-from geohsal.training.metrics import Accuracy, accuracy_from_confusion
 from geohsal.workflows.answer import answer
 from geohsal.workflows.context import open_context
-from geohsal.workflows.evaluate import evaluate, reference_map
+from geohsal.workflows.evaluate import evaluate
 from geohsal.workflows.ingest import ingest
 from geohsal.workflows.query import query
+from geohsal.workflows.simulate_forest import measure_forest
 from geohsal.workflows.tile import tile
 from geohsal.workflows.train import train
 
@@ -38,38 +34,6 @@ COLUMNS = (
     "commit", "machine", "dataset", "method", "strategy", "seed", "round",
     "spent_pixels", "spent_share", "labelled_pixels", "oa", "miou", "macro_f1", "seconds",
 )  # fmt: skip
-TREES = 300
-
-
-def forest_features(image: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(band, row, col) to (feature, row, col): bands, local means, local standard deviations."""
-    image = image.astype(np.float64)
-    parts = [image]
-    for size in (5, 13):
-        mean = np.stack([uniform_filter(band, size) for band in image])
-        square = np.stack([uniform_filter(band * band, size) for band in image])
-        parts += [mean, np.sqrt(np.maximum(square - mean * mean, 0.0))]
-    return np.concatenate(parts).astype(np.float32)
-
-
-def forest_accuracy(run_dir: Path, scene_id: str, *, seed: int) -> tuple[Accuracy, int]:
-    """Accuracy of a forest on the run's present labels, and how many pixels it learnt from."""
-    context = open_context(run_dir)
-    with context.open(scene_id) as scene:
-        extent = scene.scene.extent
-        image, valid = scene.read(extent)
-        labels, _ = scene.labels(extent)
-        splits = scene.splits(extent)
-    truth = reference_map(context, scene_id)
-    features = forest_features(image)
-    known = (labels != IGNORE_INDEX) & (splits == Split.TRAIN) & valid
-    asked = (truth != IGNORE_INDEX) & (splits == Split.TEST) & valid
-    forest = RandomForestClassifier(TREES, n_jobs=-1, random_state=seed)
-    forest.fit(features[:, known].T, labels[known])
-    count = context.manifest.num_classes
-    pairs = truth[asked].astype(np.int64) * count + forest.predict(features[:, asked].T)
-    matrix = np.bincount(pairs, minlength=count * count).reshape(count, count)
-    return accuracy_from_confusion(matrix, context.manifest.class_names), int(known.sum())
 
 
 def bench(
@@ -86,7 +50,8 @@ def bench(
         seconds = time.monotonic() - began
         mine = evaluate(run)
         began = time.monotonic()
-        theirs, labelled = forest_accuracy(run, "zion", seed=seed)
+        forest = measure_forest(run, round_index=index, seed=seed, jobs=-1)
+        theirs, labelled = forest.accuracy, forest.labelled_pixels
         common = {
             "dataset": "zion_landsat", "strategy": "plar", "seed": seed, "round": index,
             "spent_pixels": spent, "labelled_pixels": labelled,

@@ -1,10 +1,13 @@
 """Manifests for the real scenes, for the tests marked `real` and the benchmarks."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import rasterio
 import yaml
+from rasterio.enums import Resampling
 
 
 def write_zion(path: Path, data: Path, *, seed: int = 0, block_px: int = 256) -> Path:
@@ -108,6 +111,77 @@ def write_dubai(path: Path, data: Path, *, train: tuple[int, ...] = (1,), test: 
             "scenes": [*(scene(number, "train") for number in train), scene(test, "test")],
         },
     )
+
+
+def write_dubai_oracle(
+    path: Path,
+    folder: Path,
+    *,
+    train: tuple[int, ...] = (1, 3, 5),
+    val: tuple[int, ...] = (4,),
+    test: tuple[int, ...] = (2, 6),
+) -> Path:
+    """Dubai with truth and no label in its train scenes: for a simulation that asks for all.
+
+    `folder` holds images/, labels/ and classes.json; val scenes have their labels.
+    """
+    classes = json.loads((folder / "classes.json").read_text())["classes"][1:]
+
+    def scene(number: int, split: str) -> dict[str, Any]:
+        return {
+            "id": f"scene{number}",
+            "image": str(folder / "images" / f"dubai_scene{number}.tif"),
+            "bands": {"red": 1, "green": 2, "blue": 3},
+            ("labels" if split == "val" else "truth"): {
+                "path": str(folder / "labels" / f"dubai_scene{number}.tif"),
+                "values": {entry["id"]: entry["name"] for entry in classes},
+                "ignore": [0],
+            },
+            "split": split,
+        }
+
+    splits = [("train", train), ("val", val), ("test", test)]
+    return _write(
+        path,
+        {
+            "version": 1,
+            "name": "dubai",
+            "classes": [
+                {"id": number, "name": entry["name"], "color": entry["color"]}
+                for number, entry in enumerate(classes)
+            ],
+            "bands": ["red", "green", "blue"],
+            "scenes": [scene(number, split) for split, numbers in splits for number in numbers],
+        },
+    )
+
+
+def halve_dubai(data: Path, folder: Path) -> Path:
+    """Write the Dubai scenes at half resolution (means; labels by the nearest pixel)."""
+    source = data / "dubai"
+    for kind, resampling in (("images", Resampling.average), ("labels", Resampling.nearest)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for path in sorted((source / kind).glob("*.tif")):
+            if not (folder / kind / path.name).exists():
+                _halve(path, folder / kind / path.name, resampling)
+    shutil.copyfile(source / "classes.json", folder / "classes.json")
+    return folder
+
+
+def _halve(source: Path, target: Path, resampling: Resampling) -> None:
+    with rasterio.open(source) as scene:
+        height, width = scene.height // 2, scene.width // 2
+        pixels = scene.read(out_shape=(scene.count, height, width), resampling=resampling)
+        scale = scene.transform.scale(scene.width / width, scene.height / height)
+        profile = scene.profile | {
+            "height": height,
+            "width": width,
+            "transform": scene.transform @ scale,
+        }
+    part = target.with_suffix(".part.tif")
+    with rasterio.open(part, "w", **profile) as out:
+        out.write(pixels)
+    part.replace(target)
 
 
 def _write(path: Path, manifest: dict[str, Any]) -> Path:

@@ -9,7 +9,6 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
-from bench_forest import forest_accuracy
 from real_scenes import write_dubai, write_landsat7, write_zion
 from tiny_run import geohsal
 
@@ -17,6 +16,7 @@ from geohsal.io.ledger import read_ledger
 from geohsal.io.round_record import read_regions
 from geohsal.io.run import open_run
 from geohsal.io.run_tables import read_summary
+from geohsal.workflows.simulate_forest import measure_forest
 
 pytestmark = pytest.mark.real
 SHORT = ("--set", "train.steps=40", "--set", "train.checkpoints=2")
@@ -53,7 +53,7 @@ def test_zion_two_rounds_with_truth_as_oracle(
     with rasterio.open(run.round(1).raster("zion", "class")) as source:
         assert source.crs.to_epsg() == 32612
         assert source.shape == (1428, 1128)
-    forest, _ = forest_accuracy(run_dir, "zion", seed=0)
+    forest = measure_forest(run_dir, round_index=1, seed=0, jobs=-1).accuracy
     record_property("geohsal_miou_oa_f1", figures)
     record_property("forest_miou", forest.miou)
     assert figures[1][0] > figures[0][0], "60 answered regions must help"

@@ -1,0 +1,85 @@
+"""One set of the benchmark: its manifest, the simulation that ships for it, its rows in the tree.
+
+    python tests/benchmarks/bench_set.py SET DATA -o DIR [--jobs N] [--set KEY=VALUE] [--only CELL]
+
+SET is synthetic, zion, dubai or dubai_cpu; DATA the folder of the real scenes (not read for
+synthetic). The same command goes on where it stopped. Rows replace those of the set in
+tests/benchmarks/results/<SET>.csv, or in --results.
+"""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from measure import RESULTS
+from real_scenes import halve_dubai, write_dubai_oracle, write_zion
+
+from geohsal.config.simulation import load_simulation
+from geohsal.workflows.landscape import write_landscape
+from geohsal.workflows.progress import Lines
+from geohsal.workflows.simulate import simulate
+
+
+def _synthetic(data: Path, folder: Path) -> Path:
+    return write_landscape(folder / "landscape")
+
+
+def _zion(data: Path, folder: Path) -> Path:
+    return write_zion(folder / "zion.yaml", data)
+
+
+def _dubai(data: Path, folder: Path) -> Path:
+    return write_dubai_oracle(folder / "dubai.yaml", data / "dubai")
+
+
+def _dubai_cpu(data: Path, folder: Path) -> Path:
+    halved = halve_dubai(data, folder / "halved")
+    return write_dubai_oracle(folder / "dubai.yaml", halved)
+
+
+Writer = Callable[[Path, Path], Path]
+
+SETS: dict[str, tuple[str, Writer]] = {
+    "synthetic": ("bench_synthetic_cpu", _synthetic),
+    "zion": ("bench_zion_cpu", _zion),
+    "dubai": ("bench_dubai", _dubai),
+    "dubai_cpu": ("bench_dubai_cpu", _dubai_cpu),
+}
+"""Shipped settings, and what writes the manifest from (DATA, folder)."""
+
+
+def main() -> None:
+    """Run the set and copy its results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("set", choices=sorted(SETS))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    name, write = SETS[options.set]
+    config, simulation = load_simulation(name, overrides=options.overrides)
+    options.out.mkdir(parents=True, exist_ok=True)
+    summary = simulate(
+        write(options.data.resolve(), options.out.resolve()),
+        options.out / "simulation",
+        config=config,
+        simulation=simulation,
+        jobs=options.jobs,
+        only=options.only,
+        device=options.device,
+        report=print,
+        progress=Lines(lambda text: click.echo(text, err=True)),
+    )
+    options.results.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(summary.results, options.results / f"{options.set}.csv")
+    print("\n".join(summary.lines))
+
+
+if __name__ == "__main__":  # workers import this file
+    main()
