@@ -83,7 +83,8 @@ class PlarConfig:
         default=0.05, description="share of in-class pixels that the distance gate may reject"
     )
     margin_precision: Share = Field(
-        default=0.90, description="precision whose Wilson lower bound the margin must reach"
+        default=0.80,
+        description="share of right flips whose Wilson lower bound the margin must reach",
     )
     margin_fallback: Annotated[float, Field(ge=0)] = Field(
         default=5.9, description="margin (2 ln 19) until withheld errors calibrate it"

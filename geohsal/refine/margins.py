@@ -1,27 +1,25 @@
 """Margins: by how much the best class must lead before PLAR assigns it.
 
-Two demands, the stricter holds. Precision: on withheld pixels where the teacher is wrong, the
-leads above the margin are right. Absence: each labelled class in turn plays a class without
+Two demands, the stricter holds. Precision: where PLAR names another class than the teacher, on
+withheld suspects and on the suspects of earlier rounds that people answered afterwards, the leads
+above the margin are right. Absence: each labelled class in turn plays a class without
 labels; few of its pixels may be absorbed by the others. Precision alone lets a third to a half of
 the pixels of an unlabelled class through, because classes that are easy to tell apart need no
 margin among themselves.
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from geohsal.config import PlarConfig
-from geohsal.kernels.knn import KnnScores
-from geohsal.kernels.plar import NO_CLASS, Decision, PlarScores
 from geohsal.refine.class_scores import class_scores
 from geohsal.refine.evidence import least_precise_cut, wilson_upper
 from geohsal.refine.gates import HeldOut
-from geohsal.refine.plar import margin_of, operands_of, score
 from geohsal.refine.statistics import ClassStatistics, LabelledPixels
 from geohsal.refine.thresholds import Threshold, Thresholds
+from geohsal.refine.track_record import TrackRecord
 
 _FEWEST_REGIONS = 3  # withheld regions below which precision is not estimated
 _HOTTEST = 100.0
@@ -58,22 +56,9 @@ def fit_temperature(
     return Threshold(value=float(np.exp(best.x)), source="calibrated", reason=reason)
 
 
-def score_sample(
-    outside: LabelledPixels, seen: ClassStatistics, thresholds: Thresholds, config: PlarConfig
-) -> PlarScores | KnnScores:
-    """Scores of sampled pixels under statistics that did not see them."""
-    return score(
-        torch.from_numpy(np.ascontiguousarray(outside.features, dtype=np.float32)),
-        torch.from_numpy(outside.teacher.astype(np.int64)),
-        operands_of(seen, thresholds, config),
-        config,
-    )
-
-
 def calibrate_margins(
     draft: Thresholds,
-    outside: LabelledPixels,
-    seen: ClassStatistics | None,
+    record: TrackRecord,
     *,
     pixels: LabelledPixels,
     folded: HeldOut,
@@ -83,8 +68,7 @@ def calibrate_margins(
 
     Args:
         draft: thresholds with gates and temperature; margins zero, nothing abstaining.
-        outside: withheld pixels.
-        seen: statistics of the others, if there are any.
+        record: suspects that neither statistics nor network had seen.
         pixels: all labelled pixels.
         folded: their `held_out_scores`.
         config: PLAR settings.
@@ -93,21 +77,15 @@ def calibrate_margins(
         unused = Threshold(value=0.0, source="unused", reason="the faithful rule has no margin")
         return (unused,) * draft.num_classes
     fallback = config.margin_fallback * draft.temperature.value
-    errors = outside.take(np.flatnonzero(outside.teacher != outside.label))
-    chosen = np.full(len(errors), NO_CLASS)
-    lead: NDArray[np.floating] = np.zeros(len(errors), dtype=np.float32)
-    if seen is not None and len(errors):
-        scores = score_sample(errors, seen, draft, config)
-        accepted = np.isin(scores.code.numpy(), (Decision.CONFIRMED, Decision.CORRECTED))
-        chosen = np.where(accepted, scores.chosen.numpy(), NO_CLASS)
-        lead = margin_of(scores, config).numpy()
-    right = chosen == errors.label
+    flips = record.flips()
+    lead = flips.lead * draft.temperature.value
+    right = flips.chosen == flips.label
     absent = _absence_margins(pixels, folded, draft)
     margins = []
     for number in range(draft.num_classes):
-        mine = chosen == number
+        mine = flips.chosen == number
         precise = _precision_margin(
-            lead[mine], right[mine], errors.region[mine], config=config, fallback=fallback
+            lead[mine], right[mine], flips.region[mine], config=config, fallback=fallback
         )
         margins.append(_stricter(precise, absent[number]))
     return tuple(margins)
@@ -121,7 +99,7 @@ def _precision_margin(
     config: PlarConfig,
     fallback: float,
 ) -> Threshold:
-    found = f"{len(lead)} withheld error pixels in {len(np.unique(region))} regions"
+    found = f"{len(lead)} unseen flips in {len(np.unique(region))} regions"
     cut = least_precise_cut(lead, right, precision=config.margin_precision)
     if cut is not None and len(np.unique(region[lead >= cut])) >= _FEWEST_REGIONS:
         goal = f"precision {config.margin_precision:.2f} of {found}"

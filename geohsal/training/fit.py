@@ -34,6 +34,7 @@ from geohsal.io.atomic import replacing
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
 from geohsal.refine.priors import AnsweredRound
 from geohsal.refine.statistics import LabelledPixels
+from geohsal.refine.track_record import TrackRecord
 from geohsal.training.collect import collect_pixels, collect_pool
 from geohsal.training.inference import Predictor
 from geohsal.training.judgement import RefineState, fit_refine_state
@@ -57,6 +58,7 @@ class RoundData:
     areas: Sequence[TrainArea]
     class_names: tuple[str, ...]
     answered: Sequence[AnsweredRound] = ()
+    track_record: TrackRecord | None = None
 
     @property
     def num_classes(self) -> int:
@@ -228,7 +230,8 @@ def fit_round(
             pixels,
             num_classes=data.num_classes,
             config=config,
-            log_prior=tracker.log_prior(),
+            log_share=tracker.log_share(),
+            earlier=data.track_record,
         )
 
     module = TsfModule(

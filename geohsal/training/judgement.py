@@ -13,11 +13,12 @@ from geohsal.kernels.knn import KnnOperands
 from geohsal.kernels.plar import PlarOperands, Prepared
 from geohsal.models.error_mask import disagreement
 from geohsal.models.tsf import TsfOutput
-from geohsal.refine.calibration import calibrate
+from geohsal.refine.calibration import calibrate, weigh_classes
 from geohsal.refine.error_mask import error_probability
 from geohsal.refine.plar import operands_of, prepare_operands, refine
 from geohsal.refine.statistics import ClassStatistics, LabelledPixels, fit_statistics
 from geohsal.refine.thresholds import Thresholds
+from geohsal.refine.track_record import TrackRecord
 from geohsal.training.inference import ChunkOutput
 
 _Operands = tuple[PlarOperands | KnnOperands, Prepared | None]
@@ -88,18 +89,24 @@ def fit_refine_state(
     *,
     num_classes: int,
     config: Config,
-    log_prior: NDArray[np.float64] | None = None,
+    log_share: NDArray[np.float64] | None = None,
+    earlier: TrackRecord | None = None,
 ) -> RefineState:
     """Statistics of all labelled regions, thresholds from the withheld ones.
 
-    `log_prior` [C] is how PLAR counts the pool's class shares; without it all classes are alike.
+    `log_share` [C] are logarithms of the pool's class shares, by which PLAR weighs classes; without
+    them all are alike. `earlier` is what earlier rounds' answers say of PLAR.
 
     Raises:
         LabelError: no labelled pixel has finite features.
     """
     statistics = fit_statistics(
-        pixels, num_classes=num_classes, config=config.plar, seed=config.seed, log_prior=log_prior
+        pixels, num_classes=num_classes, config=config.plar, seed=config.seed
     )
+    if log_share is not None:
+        statistics = weigh_classes(
+            statistics, pixels, log_share, config=config.plar, seed=config.seed
+        )
     thresholds = calibrate(
         pixels,
         statistics,
@@ -108,6 +115,7 @@ def fit_refine_state(
         ssl=config.ssl,
         emd=config.emd,
         seed=config.seed,
+        earlier=earlier,
     )
     return RefineState(statistics, thresholds)
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -39,6 +41,7 @@ class Model:
     scale: BandScale
     classes: tuple[ClassInfo, ...]
     model_hash: str
+    taught: NDArray[np.float64] | None = None  # [C] class shares that the teacher believes in
 
     def predictor(self, device: torch.device) -> Predictor:
         """The frozen networks, ready for a scene."""
@@ -141,6 +144,7 @@ def load_model(folder: Path) -> Model:
             mean=tuple(float(band["mean"]) for band in bands),
             std=tuple(float(band["std"]) for band in bands),
         )
+        taught = passport.get("taught")
         model_hash = passport["model_hash"]
         if not isinstance(model_hash, str):
             raise TypeError("model_hash is not text")
@@ -157,6 +161,7 @@ def load_model(folder: Path) -> Model:
         scale=scale,
         classes=classes,
         model_hash=model_hash,
+        taught=None if taught is None else np.asarray(taught, dtype=np.float64),
     )
 
 

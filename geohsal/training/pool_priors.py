@@ -28,7 +28,8 @@ class PriorTracker:
     """Sets the networks' prior shift at every refresh.
 
     `rounds` are the answered rounds so far, `look_at_pool` gives probabilities [n, C] of pool
-    pixels (asked for by source em alone). `priors` and `shift` are what was found last.
+    pixels (asked for by source em alone). `priors`, `shift` and the shares that the teacher
+    believes in, `taught`, are what was found last.
     """
 
     config: PriorConfig
@@ -38,6 +39,7 @@ class PriorTracker:
         default_factory=lambda: PoolPriors(share=None, source="none", reason="not looked at")
     )
     shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    taught: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def update(self, networks: InferenceNetworks, pixels: LabelledPixels) -> bool:
         """Estimate anew and set the shift; True where pixels must be collected again.
@@ -47,9 +49,9 @@ class PriorTracker:
             pixels: the labelled pixels as these networks see them, with probabilities.
         """
         present = networks.prior_shift.detach().cpu().double().numpy()
-        taught, labelled = _taught(pixels, present)
-        self.priors = self._estimate(networks, taught, present)
-        self.shift = prior_shift(self.priors, taught, labelled=labelled, config=self.config)
+        self.taught, labelled = _taught(pixels, present)
+        self.priors = self._estimate(networks, self.taught, present)
+        self.shift = prior_shift(self.priors, self.taught, labelled=labelled, config=self.config)
         networks.prior_shift.copy_(torch.from_numpy(self.shift))
         return bool(np.abs(self.shift - present).max() > _SETTLED)
 
@@ -62,12 +64,11 @@ class PriorTracker:
             return priors_by_em(unshifted(self.look_at_pool(networks), present), taught)
         return PoolPriors(share=None, source="off", reason="prior.source is none")
 
-    def log_prior(self) -> NDArray[np.float64] | None:
-        """[C] what PLAR's Q counts with; None without evidence."""
+    def log_share(self) -> NDArray[np.float64] | None:
+        """[C] logarithms of the pool's class shares; None without evidence."""
         if self.priors.share is None:
             return None
-        logs = self.config.strength * np.log(self.priors.share + FLOOR)
-        return np.asarray(logs, dtype=np.float64)
+        return np.asarray(np.log(self.priors.share + FLOOR), dtype=np.float64)
 
 
 def unshifted(

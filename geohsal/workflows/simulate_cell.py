@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from geohsal import __version__
-from geohsal.config import Config, config_from_dict, config_to_dict
+from geohsal.config import Config
 from geohsal.config.methods import FOREST, FULL, with_method
 from geohsal.config.simulation import SimulateConfig
 from geohsal.io.atomic import read_record
@@ -15,6 +15,7 @@ from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.io.manifest import Manifest
 from geohsal.io.run import Round, Run
 from geohsal.io.run_tables import read_summary, write_config
+from geohsal.query.acquisition import acquisition
 from geohsal.training.metrics import Accuracy
 from geohsal.workflows.answer import answer
 from geohsal.workflows.evaluate import Evaluation, evaluate
@@ -65,9 +66,8 @@ def with_strategy(config: Config, strategy: str) -> Config:
     Raises:
         ConfigError: there is no such function.
     """
-    values = config_to_dict(config)
-    values["query"]["strategy"] = strategy
-    return config_from_dict(values, where="simulate.cells: strategies")
+    acquisition(strategy)
+    return replace(config, query=replace(config.query, strategy=strategy))
 
 
 def run_task(study: Study, task: Task, progress: Progress) -> None:

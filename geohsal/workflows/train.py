@@ -40,6 +40,7 @@ from geohsal.training.model_io import load_model, save_model, window_grid
 from geohsal.workflows.answered import answered_rounds
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
+from geohsal.workflows.replayed import track_record
 from geohsal.workflows.standing import refuse_half_undone
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def train(
         round_.checkpoint.unlink(missing_ok=True)
     request = request_hash(context, round_)
     is_resumable(round_.checkpoint, request)  # refuses before anything is changed
-    data = round_data(context, round_.index)
+    data = round_data(context, round_.index, device=torch_device)
     round_.dir.mkdir(parents=True, exist_ok=True)
     write_config(context.run.config, context.config, version=__version__)
     plan = plan_round(context.config.train, round_index=round_.index)
@@ -134,7 +135,11 @@ def train(
         bands=context.manifest.bands,
         scale=data.scale,
         classes=context.manifest.classes,
-        extra={"round": round_.index, "request": request},
+        extra={
+            "round": round_.index,
+            "request": request,
+            "taught": result.priors.taught.tolist(),
+        },
     )
     round_.checkpoint.unlink(missing_ok=True)
     return _summary(round_, metrics, changed=True)
@@ -199,7 +204,7 @@ def request_hash(context: RunContext, round_: Round) -> str:
     return digest.hexdigest()
 
 
-def round_data(context: RunContext, round_index: int) -> RoundData:
+def round_data(context: RunContext, round_index: int, *, device: torch.device) -> RoundData:
     """Labelled regions, the withheld fold and the pool of a round.
 
     Raises:
@@ -220,6 +225,7 @@ def round_data(context: RunContext, round_index: int) -> RoundData:
         round_index=round_index,
         seed=context.config.seed,
     )
+    answered = answered_rounds(context, round_index)
     return RoundData(
         opener=context.opener,
         scale=context.scale,
@@ -227,7 +233,10 @@ def round_data(context: RunContext, round_index: int) -> RoundData:
         withheld=withheld,
         areas=context.train_areas(),
         class_names=context.manifest.class_names,
-        answered=answered_rounds(context, round_index),
+        answered=answered,
+        track_record=track_record(
+            context, regions, before=round_index, answered=answered, device=device
+        ),
     )
 
 

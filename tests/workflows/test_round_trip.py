@@ -15,6 +15,7 @@ from tiny_run import geohsal
 from geohsal.config import load_config
 from geohsal.errors import RunError
 from geohsal.geo.states import PixelState
+from geohsal.io.atomic import read_json
 from geohsal.io.label_store import read_label_raster
 from geohsal.io.ledger import read_ledger, replay
 from geohsal.io.manifest import load_manifest
@@ -60,7 +61,11 @@ def test_two_rounds_with_an_oracle_in_between(run: Run, tmp_path: Path) -> None:
     assert "nothing" in again.output
     assert len(read_ledger(run.ledger)) == len(entries)
 
-    geohsal("train", run.path)
+    geohsal("train", run.path, "--set", "prior.min_regions=5")
+    priors = read_json(run.round(1).metrics)["priors"]
+    assert priors["source"] == "answers", priors["reason"]
+    assert sum(priors["share"].values()) == pytest.approx(1, abs=1e-4)
+    assert any(abs(shift) > 0.01 for shift in priors["shift"].values())
     geohsal("query", run.path, "--budget", "5000px")
     second = read_regions(run.round(1).regions)
     assert 0 < sum(region.pixels for region in second) <= 5000
