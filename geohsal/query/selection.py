@@ -52,6 +52,7 @@ def select(
     tiles: Sequence[str] | NDArray[np.str_],
     class_names: Sequence[str],
     labelled: NDArray[np.float32] | None = None,
+    proven: bool = True,
 ) -> Selection:
     """Choose regions for one round (method 3.6, 3.7). The order of `candidates` changes nothing.
 
@@ -68,6 +69,7 @@ def select(
         tiles: tile id of each candidate (`regions.tiles_of`).
         class_names: names for the reasons, by class id.
         labelled: (labelled region, feature) mean features, for acquisitions that need them.
+        proven: whether the error mask was seen to rank errors better than chance.
 
     Raises:
         ConfigError: nobody knows the acquisition.
@@ -86,6 +88,7 @@ def select(
         config=config,
         seed=seed,
         spaced=True,
+        proven=proven,
     )
     basket = choose(offer, strategy.select, amount=budget.amount)
     ranked = _rank(pool, basket)

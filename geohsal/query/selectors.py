@@ -19,7 +19,8 @@ class Offer:
     `features` (region, feature) are mean features, `embeddings` (region, dimension) gradient
     embeddings (no columns unless the acquisition needs them), `labelled` (labelled region,
     feature) the mean features of what is labelled already (no rows unless needed). `seed` is of
-    run and round. `spaced` asks to keep the exclusion distance.
+    run and round. `spaced` asks to keep the exclusion distance. `proven` says that the error mask
+    was seen to rank errors better than chance.
     """
 
     pool: Pool
@@ -29,6 +30,7 @@ class Offer:
     config: QueryConfig
     seed: int
     spaced: bool
+    proven: bool = True
 
 
 Select = Callable[[Basket, Offer], None]
@@ -49,12 +51,16 @@ def diverse(basket: Basket, offer: Offer) -> None:
     """k-centre among the best (method 3.6), then best first, then by predicted error.
 
     The shortlist is `query.diversity` times the regions that the money left would buy; equal
-    distances go to the better score.
+    distances go to the better score. While nothing shows that the predicted errors are errors, as
+    before the first answers, the best are no better than others and every region is on the list.
     """
     order = _open(basket, offer, _by_worth(offer))
-    if order.size:
+    if order.size and offer.proven:
         wanted = math.ceil(basket.left / float(np.median(offer.pool.cost[order])))
         order = order[: math.ceil(offer.config.diversity * min(wanted, order.size))]
+    elif not offer.proven:
+        order = _open(basket, offer, np.argsort(-offer.pool.score, kind="stable"))
+    if order.size:
         points = _standardised(offer.features[order])
         distance = np.full(len(order), np.inf)
         _farthest_first(basket, offer, order=order, points=points, distance=distance, why="score")

@@ -29,6 +29,7 @@ from geohsal.query.packages import deal, region_positions
 from geohsal.query.regions import Candidates, join_candidates, tiles_of
 from geohsal.query.selection import Selection, select, to_query_regions
 from geohsal.refine.plar import require_kernel
+from geohsal.refine.thresholds import Thresholds
 from geohsal.training.maps import pool_mask
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.asked import blocked_pixels, unchanged
@@ -41,7 +42,7 @@ from geohsal.workflows.region_units import add_maps, layout_of, superpixel_raste
 from geohsal.workflows.review_files import ReviewFile, review_files
 from geohsal.workflows.review_time import review_prices
 from geohsal.workflows.round_rasters import read_states, write_maps, write_view
-from geohsal.workflows.scene_pass import SceneJudges, ScenePass, scene_judges
+from geohsal.workflows.scene_pass import SceneJudges, ScenePass, scene_judges, statistics_of
 from geohsal.workflows.standing import refuse_half_undone
 
 logger = logging.getLogger(__name__)
@@ -263,7 +264,11 @@ class _Query:
             tiles=tiles_of(candidates, all_tiles),
             class_names=self.context.manifest.class_names,
             labelled=np.concatenate(self.labelled) if self.labelled else None,
+            proven=self._thresholds().error_source == "emd",
         )
+
+    def _thresholds(self) -> Thresholds:
+        return statistics_of(self.model, self.asking.model_dir).thresholds
 
     def regions(self, candidates: Candidates, selection: Selection) -> list[QueryRegion]:
         """The chosen regions with their pixels."""

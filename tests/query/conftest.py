@@ -125,6 +125,7 @@ def choose() -> Choose:
         tiles: Any = None,
         seed: int = 0,
         labelled: Any = None,
+        proven: bool = True,
     ) -> Selection:
         if isinstance(budget, str):
             budget = parse_budget(budget, pool_pixels=100_000)
@@ -137,6 +138,7 @@ def choose() -> Choose:
             tiles=["one"] * len(candidates) if tiles is None else tiles,
             class_names=NAMES,
             labelled=None if labelled is None else np.asarray(labelled, dtype=np.float32),
+            proven=proven,
         )
 
     return make

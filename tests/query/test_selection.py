@@ -363,3 +363,20 @@ def test_what_is_left_is_filled_by_error_then_by_lot(
     )
     others = [choose(candidates, "5regions", seed=seed).chosen[3:].tolist() for seed in range(5)]
     assert len({tuple(other) for other in others}) > 1
+
+
+def test_while_errors_are_not_proven_regions_are_spread_over_the_whole_pool(
+    make_candidates: CandidatesFactory, choose: Choose
+) -> None:
+    # ten regions of high score that all look alike, ninety unlike each other
+    features = np.zeros((100, 2), dtype=np.float32)
+    features[10:, 0] = np.arange(90) / 9
+    scores = np.r_[np.full(10, 100.0), np.full(90, 1.0)]
+    candidates = make_candidates(grid(10, 10), score_sum=scores, features=features)
+    config = QueryConfig(audit_share=0, exclusion=0, tile_cap=1, diversity=1)
+    trusting = choose(candidates, "10regions", config=config)
+    spread = choose(candidates, "10regions", config=config, proven=False)
+    assert sorted(trusting.chosen.tolist()) == list(range(10))
+    assert 0 in spread.chosen
+    assert np.ptp(features[spread.chosen, 0]) > 9
+    assert sum(index < 10 for index in spread.chosen) == 1
