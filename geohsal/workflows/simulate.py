@@ -9,6 +9,7 @@ from geohsal.config.methods import FULL
 from geohsal.config.simulation import SimulateConfig
 from geohsal.errors import PartialError
 from geohsal.geo.budget import counted
+from geohsal.io.atomic import read_record
 from geohsal.io.manifest import load_manifest
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.simulate_cell import Study, prune
@@ -20,7 +21,14 @@ from geohsal.workflows.simulate_plan import (
     is_done,
     wanted_tasks,
 )
-from geohsal.workflows.simulate_rows import Row, origin_of, read_rows, write_tables
+from geohsal.workflows.simulate_rows import (
+    Row,
+    origin_of,
+    read_rows,
+    rounded,
+    write_csv,
+    write_tables,
+)
 from geohsal.workflows.simulate_seed import refuse_without_truth, seed_manifest
 from geohsal.workflows.simulate_summary import summary_lines, summary_of, write_summary
 from geohsal.workflows.simulate_work import work
@@ -136,6 +144,9 @@ def _write_results(study: Study) -> list[Row]:
     if rows:
         write_tables(rows, folder.results, folder.results.with_suffix(".parquet"))
         write_summary(summary_of(rows), folder.path)
+    diagnoses = [read_record(path, "method") for path in sorted(folder.diagnoses.glob("*.json"))]
+    if diagnoses:
+        write_csv(folder.diagnostics, [rounded(values) for values in diagnoses])
     return rows
 
 

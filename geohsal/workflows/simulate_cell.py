@@ -10,7 +10,7 @@ from geohsal import __version__
 from geohsal.config import Config
 from geohsal.config.methods import FOREST, FULL, with_method
 from geohsal.config.simulation import SimulateConfig
-from geohsal.io.atomic import read_record
+from geohsal.io.atomic import read_record, write_json
 from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.io.manifest import Manifest
 from geohsal.io.run import Round, Run
@@ -18,6 +18,7 @@ from geohsal.io.run_tables import read_summary, write_config
 from geohsal.query.acquisition import acquisition
 from geohsal.training.metrics import Accuracy
 from geohsal.workflows.answer import answer
+from geohsal.workflows.diagnose import diagnose, diagnosis_row
 from geohsal.workflows.evaluate import Evaluation, evaluate
 from geohsal.workflows.ingest import ingest
 from geohsal.workflows.progress import Progress
@@ -142,6 +143,7 @@ def _cell(study: Study, task: Task, progress: Progress) -> None:
         _measure(study, task, round_, progress)
         if index < last:
             _ask(study, task, round_, progress)
+            _diagnose(study, task, round_)
 
 
 def _copy_start(study: Study, task: Task) -> None:
@@ -176,6 +178,16 @@ def _ask(study: Study, task: Task, round_: Round, progress: Progress) -> None:
         )
         reviewed.append(out)
     ingest(run_dir, reviewed)
+
+
+def _diagnose(study: Study, task: Task, round_: Round) -> None:
+    """Measure a queried round against the truth of its pool, before its maps are deleted."""
+    target = study.folder.diagnosis(task, round_.index)
+    if target.exists():
+        return
+    found = diagnose(round_.run_dir, round_index=round_.index, reference="truth")
+    place = {"dataset": study.manifest.name, "method": task.method, "strategy": task.strategy}
+    write_json(target, {**place, "seed": task.seed, "round": round_.index, **diagnosis_row(found)})
 
 
 # --- results -------------------------------------------------------------------------------------

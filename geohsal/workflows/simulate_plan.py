@@ -87,6 +87,21 @@ class Folder:
         """One row of the results."""
         return self.cells / f"{method}.{strategy}.s{seed}.r{round_index}.json"
 
+    @property
+    def diagnoses(self) -> Path:
+        """One JSON file per queried round: what its model and questions were worth."""
+        return self.path / "diagnoses"
+
+    @property
+    def diagnostics(self) -> Path:
+        """All of these as CSV."""
+        return self.path / "diagnostics.csv"
+
+    def diagnosis(self, task: Task, round_index: int) -> Path:
+        """One queried round."""
+        name = f"{task.method}.{task.strategy}.s{task.seed}.r{round_index}.json"
+        return self.diagnoses / name
+
     def error(self, task: Task) -> Path:
         """The traceback of a task."""
         return self.errors / f"{task.method}.{task.strategy or START}.s{task.seed}.txt"

@@ -73,10 +73,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, numbers rounded, one column per class."""
-        values: dict[str, Any] = {
-            name: round(value, DIGITS) if isinstance(value, float) else value
-            for name, value in asdict(self).items()
-        }
+        values = rounded(asdict(self))
         per_class: dict[str, float | None] = values.pop("iou")
         last = {name: values.pop(name) for name in ("train_seconds", "commit", "machine")}
         last["train_seconds"] = round(float(last["train_seconds"]), 1)
@@ -85,6 +82,14 @@ class Row:
             for name, value in per_class.items()
         }
         return {**values, **iou, **last}
+
+
+def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, numbers rounded for tables."""
+    return {
+        name: round(value, DIGITS) if isinstance(value, float) else value
+        for name, value in values.items()
+    }
 
 
 def origin_of(device: str) -> Origin:

@@ -78,6 +78,12 @@ def main() -> None:
     )
     options.results.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(summary.results, options.results / f"{options.set}.csv")
+    diagnostics = summary.results.with_name("diagnostics.csv")
+    if diagnostics.exists():
+        shutil.copyfile(diagnostics, options.results / f"{options.set}_diagnostics.csv")
+    for picture in summary.pictures:
+        if picture.suffix == ".png":
+            shutil.copyfile(picture, options.results / f"{options.set}_{picture.name}")
     print("\n".join(summary.lines))
 
 

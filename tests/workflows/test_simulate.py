@@ -118,6 +118,20 @@ def test_every_cell_and_round_has_a_row_with_every_column(finished: Path) -> Non
     assert table["miou"].tolist() == [float(row["miou"]) for row in rows]
 
 
+def test_every_queried_round_is_measured_against_the_truth_of_its_pool(finished: Path) -> None:
+    with (finished / "diagnostics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(r["method"], r["strategy"], r["seed"], r["round"]) for r in rows] == [
+        ("geohsal", "plar", "3", "0"),
+        ("geohsal", "random", "3", "0"),
+    ]
+    for row in rows:
+        assert 0 <= float(row["emd_auroc"]) <= 1
+        assert 0 < float(row["pool_error_rate"]) < 1
+    # the same model in the same pool, other questions
+    assert rows[0]["pool_error_rate"] == rows[1]["pool_error_rate"]
+
+
 def test_round_0_is_shared_and_spending_is_the_ledgers(finished: Path) -> None:
     rows = {(r["method"], r["strategy"], r["round"]): r for r in rows_of(finished)}
     for method in ("geohsal", "forest"):
