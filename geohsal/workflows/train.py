@@ -10,38 +10,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geohsal import __version__
-from geohsal.config import FORMAT_VERSION, Config, config_from_dict, config_to_dict
+from geohsal.config import Config, config_from_dict, config_to_dict
 from geohsal.data.dataset import seed_of
 from geohsal.data.index import LabelledRegion, find_regions, withheld_keys
 from geohsal.data.sources import SceneCrops
 from geohsal.errors import LabelError, RunError
-from geohsal.geo.states import IGNORE_INDEX, Split
+from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.atomic import read_record, write_json
 from geohsal.io.fingerprint import file_sha256
-from geohsal.io.label_store import read_label_raster
 from geohsal.io.run import Round
-from geohsal.io.run_tables import heldout_labels, write_config
-from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
+from geohsal.io.run_tables import write_config
+from geohsal.models.tsf import TeacherStudentFriend
 from geohsal.refine.plar import require_kernel
 from geohsal.refine.sampling import interior_mask
-from geohsal.training.collect import chunk_px
-from geohsal.training.fit import FitResult, RoundData, fit_round, is_resumable, plan_round
-from geohsal.training.inference import Predictor, chunks
-from geohsal.training.metrics import (
-    accuracy_from_confusion,
-    confusion_counter,
-    update_counter,
-)
-from geohsal.training.model_io import load_model, save_model, window_grid
+from geohsal.training.fit import RoundData, fit_round, is_resumable, plan_round
+from geohsal.training.model_io import load_model, save_model
 from geohsal.workflows.answered import answered_rounds
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.replayed import track_record
 from geohsal.workflows.standing import refuse_half_undone
+from geohsal.workflows.train_metrics import metrics_of
+from geohsal.workflows.validation import validator
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +112,7 @@ def train(
         checkpoint=round_.checkpoint,
         log=round_.log,
         request=request,
-        validate=_validator(context, torch_device),
+        validate=validator(context, torch_device),
         advance=reporter.advance,
     )
     reporter.done()
@@ -298,132 +290,3 @@ def initial_networks(context: RunContext, round_: Round) -> TeacherStudentFriend
             "keep the model and ssl.friend settings, or set train.restart=true and ssl.teacher=ema"
         ) from None
     return networks
-
-
-def _validator(context: RunContext, device: torch.device) -> Any:
-    """MIoU of frozen networks on the manifest's labels in val cores; None where there are none."""
-    scenes = [scene_id for scene_id in context.scenes_with("val") if _has_val(context, scene_id)]
-
-    def validate(frozen: InferenceNetworks) -> float | None:
-        predictor = Predictor(
-            frozen, scale=context.scale, grid=window_grid(context.config), device=device
-        )
-        counter = confusion_counter(context.manifest.num_classes)
-        for scene_id in scenes:
-            with context.open(scene_id) as scene:
-                _count_val(predictor, scene, heldout_labels(context.run, scene_id), counter)
-        matrix = counter.compute().numpy()
-        if matrix.sum() == 0:
-            return None
-        return accuracy_from_confusion(matrix, context.manifest.class_names).miou
-
-    return validate if scenes else _no_validation
-
-
-def _has_val(context: RunContext, scene_id: str) -> bool:
-    """Whether the manifest labels any pixel of the scene's val cores."""
-    path = heldout_labels(context.run, scene_id)
-    if not path.exists():
-        return False
-    with context.open(scene_id) as scene:
-        known = read_label_raster(path).classes != IGNORE_INDEX
-        return bool((known & (scene.splits(scene.scene.extent) == Split.VAL)).any())
-
-
-def _no_validation(_: InferenceNetworks) -> float | None:
-    return None
-
-
-def _count_val(
-    predictor: Predictor, scene: SceneCrops, labels: Path, counter: MulticlassConfusionMatrix
-) -> None:
-    for chunk in chunks(scene.scene.height, scene.scene.width, size=chunk_px(predictor)):
-        known = read_label_raster(labels, chunk).classes
-        known = np.where(scene.splits(chunk) == Split.VAL, known, np.uint8(IGNORE_INDEX))
-        if (known == IGNORE_INDEX).all():
-            continue
-        output = predictor.predict(scene, chunk)
-        truth = torch.from_numpy(known.astype(np.int64))
-        truth[~output.valid.cpu()] = IGNORE_INDEX
-        update_counter(counter, output.teacher, truth)
-
-
-def metrics_of(
-    context: RunContext, data: RoundData, result: FitResult, *, seconds: float
-) -> dict[str, Any]:
-    """metrics.json: what was learned from, thresholds with their sources, guards, history."""
-    names = context.manifest.class_names
-    counts = dict.fromkeys(names, 0)
-    for region in data.regions:
-        for class_id, count in region.counts.items():
-            counts[names[class_id]] += count
-    thresholds = result.refine_state.thresholds.to_dict()
-    return {
-        "format_version": FORMAT_VERSION,
-        "steps": int(result.history[-1]["step"]) if result.history else 0,
-        "regions": len(data.regions),
-        "withheld_regions": len(data.withheld),
-        "labelled_pixels": counts,
-        "classes_missing": [name for name, count in counts.items() if count == 0],
-        "val_miou": result.best_val_miou,
-        "chosen_by": "val" if result.best_val_miou is not None else "last step",
-        "thresholds": thresholds,
-        "priors": _priors(result, names),
-        "fallbacks": fallbacks(thresholds, names),
-        "error_mask": thresholds["health"],
-        "guards": result.guards,
-        "history": result.history,
-        "seconds": round(seconds, 3),
-    }
-
-
-def _priors(result: FitResult, names: tuple[str, ...]) -> dict[str, Any]:
-    """The pool's class shares, where they come from, and what was added to the logits."""
-    found = result.priors
-    share = found.priors.share
-    return {
-        "source": found.priors.source,
-        "reason": found.priors.reason,
-        "share": None if share is None else _by_name(share, names),
-        "shift": _by_name(found.shift, names),
-    }
-
-
-def _by_name(values: NDArray[np.float64], names: tuple[str, ...]) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
-
-
-PROVEN = ("calibrated", "isotonic", "left-out class")
-"""Sources of thresholds that rest on withheld regions."""
-
-NOT_IN_USE = ("unused", "off")
-"""Sources of thresholds that the settings switch off."""
-
-
-def fallbacks(thresholds: dict[str, Any], names: tuple[str, ...]) -> list[dict[str, str]]:
-    """Every class and threshold that does not run on withheld evidence, and why."""
-    found = []
-    for kind in ("gate", "margin", "confidence", "abstain"):
-        for number, entry in enumerate(thresholds[kind]):
-            if entry["source"] not in PROVEN + NOT_IN_USE:
-                found.append(
-                    {
-                        "threshold": f"{kind} of {names[number]}",
-                        "class": names[number],
-                        "source": entry["source"],
-                        "reason": entry["reason"],
-                    }
-                )
-    for kind in ("suspect", "temperature", "calibration"):
-        entry = thresholds[kind]
-        if entry["source"] not in PROVEN + NOT_IN_USE:
-            found.append({"threshold": kind, "source": entry["source"], "reason": entry["reason"]})
-    if thresholds["error_source"] != "emd":
-        found.append(
-            {
-                "threshold": "error mask",
-                "source": thresholds["error_source"],
-                "reason": thresholds["error_reason"],
-            }
-        )
-    return found
