@@ -223,9 +223,13 @@ def fit_round(
     tracker = PriorTracker(config=config.prior, rounds=data.answered, look_at_pool=look_at_pool)
 
     def refresh(frozen: InferenceNetworks) -> RefineState:
-        pixels = collect(frozen)
-        if tracker.update(frozen, pixels):
-            pixels = collect(frozen)
+        return state_of(tracker.update(frozen, collect(frozen)))
+
+    def final(frozen: InferenceNetworks) -> RefineState:
+        pixels = tracker.update(frozen, collect(frozen))
+        return state_of(collect(frozen) if tracker.shift.any() else pixels)
+
+    def state_of(pixels: LabelledPixels) -> RefineState:
         return fit_refine_state(
             pixels,
             num_classes=data.num_classes,
@@ -260,7 +264,7 @@ def fit_round(
     frozen = module.networks.inference_networks()
     return FitResult(
         networks=frozen,
-        refine_state=refresh(frozen),
+        refine_state=final(frozen),
         priors=tracker,
         history=module.history,
         guards=module.guard.warnings,

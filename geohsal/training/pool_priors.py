@@ -1,7 +1,7 @@
 """The shift of the logits towards the pool's class shares, kept up to date while training."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from geohsal.refine.priors import (
     priors_from_answers,
 )
 from geohsal.refine.statistics import LabelledPixels
-
-_SETTLED = 0.02
-"""A shift that changed by less than this needs no second look at the labelled pixels."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,19 +38,29 @@ class PriorTracker:
     shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     taught: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
-    def update(self, networks: InferenceNetworks, pixels: LabelledPixels) -> bool:
-        """Estimate anew and set the shift; True where pixels must be collected again.
+    def update(self, networks: InferenceNetworks, pixels: LabelledPixels) -> LabelledPixels:
+        """Estimate anew, set the shift, and give the pixels back as they look under it.
+
+        Only the error mask's score stays what it was under the shift before; where that matters,
+        collect again.
 
         Args:
             networks: whose `prior_shift` is set in place.
             pixels: the labelled pixels as these networks see them, with probabilities.
         """
+        assert pixels.probabilities is not None, "collected without"
         present = networks.prior_shift.detach().cpu().double().numpy()
         self.taught, labelled = _taught(pixels, present)
         self.priors = self._estimate(networks, self.taught, present)
         self.shift = prior_shift(self.priors, self.taught, labelled=labelled, config=self.config)
         networks.prior_shift.copy_(torch.from_numpy(self.shift))
-        return bool(np.abs(self.shift - present).max() > _SETTLED)
+        seen = unshifted(pixels.probabilities, present - self.shift)
+        return replace(
+            pixels,
+            probabilities=seen.astype(np.float32),
+            teacher=seen.argmax(axis=1),
+            confidence=seen.max(axis=1),
+        )
 
     def _estimate(
         self, networks: InferenceNetworks, taught: NDArray[np.float64], present: NDArray[np.float64]

@@ -80,10 +80,10 @@ def main() -> None:
     shutil.copyfile(summary.results, options.results / f"{options.set}.csv")
     diagnostics = summary.results.with_name("diagnostics.csv")
     if diagnostics.exists():
-        shutil.copyfile(diagnostics, options.results / f"{options.set}_diagnostics.csv")
+        shutil.copyfile(diagnostics, options.results / f"diagnostics_{options.set}.csv")
     for picture in summary.pictures:
         if picture.suffix == ".png":
-            shutil.copyfile(picture, options.results / f"{options.set}_{picture.name}")
+            shutil.copyfile(picture, options.results / f"{picture.stem}_{options.set}.png")
     print("\n".join(summary.lines))
 
 

@@ -42,7 +42,8 @@ def test_no_answers_no_shift() -> None:
     own = networks()
     tracker = PriorTracker(config=PriorConfig(), rounds=[], look_at_pool=never)
     pixels = labelled(np.full((6, CLASSES), 1 / CLASSES), np.ones(6))
-    assert not tracker.update(own, pixels)
+    same = tracker.update(own, pixels)
+    np.testing.assert_allclose(same.probabilities, pixels.probabilities)
     assert own.prior_shift.tolist() == [0.0] * CLASSES
     assert tracker.log_share() is None
 
@@ -60,13 +61,18 @@ def test_the_shift_leads_from_what_was_taught_to_the_pool_and_moves_every_output
     image = torch.randn(1, 2, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = own(image).logits
-    assert tracker.update(own, labelled(np.eye(CLASSES)[[0, 1, 2]], np.array([1.0, 1.0, 2.0])))
+    even = np.array([0.25, 0.25, 0.5])
+    seen = tracker.update(own, labelled(np.tile(even, (4, 1)), np.array([1.0, 1.0, 2.0, 1.0])))
     np.testing.assert_allclose(tracker.taught, [0.25, 0.25, 0.5])
     with torch.no_grad():
         after = own(image).logits
     moved = (after - before)[0].mean((1, 2))
     np.testing.assert_allclose(moved, tracker.shift, atol=1e-5)
     assert tracker.shift[0] > tracker.shift[1] > tracker.shift[2]
+    # labelled pixels look the same through the networks and by arithmetic
+    expected = even * np.exp(tracker.shift)
+    np.testing.assert_allclose(seen.probabilities[0], expected / expected.sum(), rtol=1e-5)
+    assert (seen.teacher == expected.argmax()).all()
     # what the shifted network says, unshifted, is what it said before
     np.testing.assert_allclose(
         unshifted(after.softmax(1)[0].flatten(1).T.numpy(), tracker.shift),
