@@ -87,7 +87,7 @@ class PlarConfig:
         description="share of right flips whose Wilson lower bound the margin must reach",
     )
     margin_fallback: Annotated[float, Field(ge=0)] = Field(
-        default=5.9, description="margin (2 ln 19) until withheld errors calibrate it"
+        default=5.9, description="margin (2 ln 19) until unseen flips calibrate it"
     )
     min_regions: Positive = Field(
         default=3, description="labelled regions that a class needs before PLAR may assign it"
@@ -114,7 +114,9 @@ class PlarConfig:
         description="largest net change of a class by corrections, as a share of the class",
     )
     do_no_harm: bool = Field(
-        default=True, description="abstain for a class where withheld pixels show no gain"
+        default=True,
+        description="abstain for a class where neither withheld pixels nor the answers to earlier "
+        "rounds prove a gain",
     )
     chunk_pixels: Annotated[int, Field(ge=64)] = Field(
         default=4096, description="pixels that the torch path scores at a time"

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from geohsal.config import EmdConfig, PlarConfig, SslConfig
 from geohsal.refine.error_mask import fit_error_mask
-from geohsal.refine.evidence import least_precise_cut, wilson_lower
+from geohsal.refine.evidence import least_precise_cut
 from geohsal.refine.gates import calibrate_gates, held_out_scores
 from geohsal.refine.margins import calibrate_margins, fit_temperature
+from geohsal.refine.region_share import region_share
 from geohsal.refine.sampling import count_regions
 from geohsal.refine.statistics import ClassStatistics, LabelledPixels, fit_statistics, thin
 from geohsal.refine.thresholds import Switch, Threshold, Thresholds
@@ -73,7 +74,7 @@ def calibrate(
         confidence=_confidence(outside, num_classes=num_classes, config=ssl),
         abstain=(_UNSET,) * num_classes,
         suspect=mask.suspect,
-        temperature=fit_temperature(outside, seen, plar),
+        temperature=fit_temperature(outside, _unweighed(seen), plar),
         error_source=mask.source,
         error_reason=mask.reason,
         calibration=mask.calibration,
@@ -83,6 +84,14 @@ def calibrate(
     record = join([*own, *([] if earlier is None else [earlier])])
     margins = calibrate_margins(draft, record, pixels=sample, folded=folded, config=plar)
     return _with_abstentions(replace(draft, margin=margins), record, config=plar)
+
+
+def _unweighed(statistics: ClassStatistics | None) -> ClassStatistics | None:
+    """The same with all classes alike: withheld pixels have the shares of labels, not the pool's.
+
+    So the temperature is the same one by which `weigh_classes` multiplies shares.
+    """
+    return None if statistics is None else replace(statistics, log_prior=np.zeros(0))
 
 
 def weigh_classes(
@@ -139,7 +148,8 @@ def _with_abstentions(draft: Thresholds, record: TrackRecord, *, config: PlarCon
     """The draft with do-no-harm: classes whose flips of unseen suspects show no gain abstain.
 
     PLAR and teacher differ only where a label flips, so the gain in accuracy is above zero where
-    Wilson's lower bound of right / (right + wrong) flips is above one half.
+    the lower bound of right / (right + wrong) flips is above one half. Pixels of a region resemble
+    each other: the bound counts regions.
     """
     if not config.do_no_harm:
         off = Switch(on=False, source="off", reason="plar.do_no_harm is false")
@@ -154,19 +164,21 @@ def _with_abstentions(draft: Thresholds, record: TrackRecord, *, config: PlarCon
     switches = []
     for number in range(draft.num_classes):
         counted = (flips.chosen == number) & (gain | loss)
-        switches.append(
-            _switch(
-                int((counted & gain).sum()),
-                int((counted & loss).sum()),
-                len(np.unique(flips.region[counted])),
-            )
-        )
+        switches.append(_switch(gain[counted], flips.region[counted]))
     return replace(draft, abstain=tuple(switches))
 
 
-def _switch(right: int, wrong: int, regions: int) -> Switch:
-    found = f"{right} right and {wrong} wrong flips in {regions} unseen regions"
-    if right + wrong == 0:
+def _switch(right: NDArray[np.bool_], region: NDArray[np.integer]) -> Switch:
+    """On unless right flips are proven to outnumber wrong ones.
+
+    Args:
+        right: [n] flips that were right; the others were wrong.
+        region: [n] their regions.
+    """
+    names, index = np.unique(region, return_inverse=True)
+    found = f"{right.sum()} right and {(~right).sum()} wrong flips in {len(names)} unseen regions"
+    if len(right) == 0:
         return Switch(on=True, source="no evidence", reason=found)
-    proven = float(wilson_lower(right, right + wrong)) > 0.5 and regions >= _FEWEST_FLIP_REGIONS
+    share = region_share(np.bincount(index, weights=right).astype(np.int64), np.bincount(index))
+    proven = share is not None and share.low > 0.5 and len(names) >= _FEWEST_FLIP_REGIONS
     return Switch(on=not proven, source="calibrated", reason=found)

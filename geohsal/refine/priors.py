@@ -5,6 +5,8 @@ neither. A network believes in the shares it was taught, so its posteriors are s
 ratio of the pool's shares to those (Saerens, Latinne and Decaestecker 2002, equation 2.4). The
 pool's shares are a post-stratified estimate: the strata are the classes that the teacher named
 when a round was queried, whose sizes are known exactly, and the sample are the answered regions.
+Questions go to hard regions, so within a stratum the shares lean towards what those hold; only with
+random questions are they unbiased.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,9 @@
-"""The shift of the logits towards the pool's class shares, kept up to date while training."""
+"""The shift of the logits towards the pool's class shares, kept up to date while training.
+
+What a network was taught is measured where people have labelled. The student also learns shifted
+pseudo-labels, which moves it a little towards the pool by itself: one more reason for a strength
+below 1.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,7 +73,11 @@ class PriorTracker:
         if self.config.source == "answers":
             return priors_from_answers(self.rounds, min_regions=self.config.min_regions)
         if self.config.source == "em":
-            return priors_by_em(unshifted(self.look_at_pool(networks), present), taught)
+            pool = self.look_at_pool(networks)
+            if len(pool) == 0:
+                reason = "no valid train pixel in the windows that were drawn"
+                return PoolPriors(share=None, source="no evidence", reason=reason)
+            return priors_by_em(unshifted(pool, present), taught)
         return PoolPriors(share=None, source="off", reason="prior.source is none")
 
     def log_share(self) -> NDArray[np.float64] | None:
@@ -92,7 +101,8 @@ def _taught(
     """Mean unshifted probability [C] where the supervised loss looks, and classes seen there."""
     assert pixels.probabilities is not None, "collected without"
     assert pixels.weight is not None, "collected without"
-    learnt = ~pixels.withheld if not pixels.withheld.all() else pixels.withheld
+    known = np.isfinite(pixels.probabilities).all(axis=1)
+    learnt = known & ~pixels.withheld if (known & ~pixels.withheld).any() else known
     weight = pixels.weight[learnt]
     mean = weight @ unshifted(pixels.probabilities[learnt], shift) / weight.sum()
     labelled = np.bincount(pixels.label, minlength=len(shift)) > 0

@@ -21,8 +21,11 @@ _STRIP_PX = 2048
 def answered_rounds(context: RunContext, before: int) -> list[AnsweredRound]:
     """Answers of each round before one, beside the teacher's classes when it was queried.
 
-    A round whose rasters were deleted is left out, with a warning.
+    A round whose rasters were deleted is left out, with a warning; a scene that was added to the
+    run after a round says nothing of it. Without `prior.source=answers` nothing is read.
     """
+    if context.config.prior.source != "answers":
+        return []
     found = []
     for index in range(before):
         try:
@@ -41,7 +44,14 @@ def _answered_round(context: RunContext, index: int) -> AnsweredRound:
     answered = np.zeros((classes, classes), dtype=np.int64)
     regions = 0
     round_ = context.run.round(index)
-    for scene_id in context.scenes_with("train"):
+    scenes = [
+        scene_id
+        for scene_id in context.scenes_with("train")
+        if round_.raster(scene_id, "class").exists()
+    ]
+    if not scenes:
+        raise DataError(f"{round_.rasters}: holds no map of a train scene")
+    for scene_id in scenes:
         numbers: list[NDArray[np.int32]] = []
         with context.open(scene_id) as source:
             scene = source.scene

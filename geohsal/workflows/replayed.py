@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from geohsal.data.index import LabelledRegion
-from geohsal.errors import ModelError
+from geohsal.errors import GeohsalError, ModelError
+from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.refine.priors import (
     FLOOR,
     AnsweredRound,
@@ -20,7 +21,6 @@ from geohsal.refine.priors import (
 from geohsal.refine.track_record import TrackRecord, join, record_of
 from geohsal.training.collect import collect_pixels
 from geohsal.training.model_io import Model, load_model
-from geohsal.workflows.asked import answered_regions
 from geohsal.workflows.context import RunContext
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,10 @@ def track_record(
 ) -> TrackRecord:
     """Suspects of the models before a round in the regions that were answered afterwards.
 
-    The models judge under the class shares that are known now, as the round's own will. A model
-    that was deleted, or trained for another rule, is left out with a warning.
+    The models judge under the class shares that are known now, as the round's own will; these come
+    from the same answers, which favours classes that are frequent there a little. A model whose
+    leads have no unit (no calibrated temperature) is left out; one that was deleted, or trained for
+    another rule, with a warning.
 
     Args:
         context: the run.
@@ -60,8 +62,9 @@ def track_record(
             continue
         try:
             model = load_model(context.run.round(index).model_dir)
-            records.append(_replay(context, model, mine, priors, device))
-        except ModelError as error:
+            replayed = _replay(context, model, mine, priors, device)
+            records += [] if replayed is None else [replayed]
+        except GeohsalError as error:
             logger.warning("round %d tells nothing of PLAR: %s", index, error)
     return join(records)
 
@@ -70,7 +73,7 @@ def _asked_in(context: RunContext) -> dict[tuple[str, int], int]:
     """The round that asked about each answered region, by scene and region number."""
     return {
         (entry.scene_id, entry.region_number): entry.round
-        for _, entry in answered_regions(context.run)
+        for entry in active_entries(read_ledger(context.run.ledger))
         if entry.status == "done"
     }
 
@@ -81,12 +84,16 @@ def _replay(
     regions: Sequence[LabelledRegion],
     priors: PoolPriors,
     device: torch.device,
-) -> TrackRecord:
+) -> TrackRecord | None:
     state, plar = model.refine_state, context.config.plar
     if state is None or model.config.plar.rule != plar.rule:
         raise ModelError(f"its model was trained with plar.rule={model.config.plar.rule}")
     statistics, thresholds = state.statistics, state.thresholds
-    if priors.share is not None:
+    if thresholds.temperature.source != "calibrated":
+        logger.info("its leads have no unit: %s", thresholds.temperature.reason)
+        return None
+    statistics = replace(statistics, log_prior=np.zeros(0))
+    if priors.share is not None and context.config.train.heldout_share > 0:
         if model.taught is not None:
             _shift(model, model.taught, priors, labelled=statistics.present, context=context)
         heat = thresholds.temperature.value

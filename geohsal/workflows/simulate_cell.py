@@ -54,9 +54,9 @@ class Study:
             ConfigError: the strategy or the method is unknown.
         """
         config = replace(self.config, seed=task.seed)
-        if task.method == FULL:
+        if task.method == FULL:  # one round: a withheld fifth would never be learnt from
             steps = self.config.train.steps * self.simulate.rounds
-            return replace(config, train=replace(config.train, steps=steps))
+            return replace(config, train=replace(config.train, steps=steps, heldout_share=0.0))
         config = with_method(config, task.method)
         return with_strategy(config, task.strategy) if task.strategy else config
 

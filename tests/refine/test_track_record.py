@@ -48,13 +48,13 @@ def test_answers_to_earlier_rounds_decide_who_abstains(make_world, label_world):
         [
             _flips(right=90, wrong=2, to=1, regions=8, lead=1e3),
             _flips(right=40, wrong=60, to=2, regions=8, lead=1e3),
-            _flips(right=50, wrong=0, to=3, regions=1, lead=1e3),
+            _flips(right=95, wrong=5, to=3, regions=2, lead=1e3),  # pixels enough, regions not
         ]
     )
     abstain = _calibrated(pixels, statistics, earlier).abstain
     assert [switch.on for switch in abstain] == [True, False, True, True]
     assert abstain[1].reason == "90 right and 2 wrong flips in 8 unseen regions"
-    assert abstain[3].reason == "50 right and 0 wrong flips in 1 unseen regions"
+    assert abstain[3].reason == "95 right and 5 wrong flips in 2 unseen regions"
 
 
 def test_the_margin_is_where_flips_become_precise(make_world, label_world):
