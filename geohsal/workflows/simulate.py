@@ -47,6 +47,10 @@ class SimulateSummary:
     lines: tuple[str, ...]
 
 
+PLACE = dict.fromkeys(("dataset", "method", "strategy", "seed", "round"))
+"""First columns of the diagnostics."""
+
+
 def _ignore(line: str) -> None:
     """Nobody listens."""
 
@@ -146,7 +150,7 @@ def _write_results(study: Study) -> list[Row]:
         write_summary(summary_of(rows), folder.path)
     diagnoses = [read_record(path, "method") for path in sorted(folder.diagnoses.glob("*.json"))]
     if diagnoses:
-        write_csv(folder.diagnostics, [rounded(values) for values in diagnoses])
+        write_csv(folder.diagnostics, [PLACE | rounded(values) for values in diagnoses])
     return rows
 
 
