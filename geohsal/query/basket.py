@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from geohsal.query.regions import Candidates
 
-Why = Literal["audit", "score", "turn", "error", "random"]
-"""How a region came into the batch: drawn for audit, by score, as the strategy's turn came (by
-spread or by lot), or to fill up: by predicted error, at random."""
+Why = Literal["audit", "score", "spread", "turn", "error", "random"]
+"""How a region came into the batch: drawn for audit, by score, by spread as no score is proven, as
+the strategy's turn came (by spread or by lot), or to fill up: by predicted error, at random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

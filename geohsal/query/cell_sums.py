@@ -42,6 +42,7 @@ class CellSums:
         atoms = layout.atoms + 1  # the last one stays empty
         self._valid = np.zeros(atoms, dtype=np.int64)
         self._pool = np.zeros(atoms, dtype=np.int64)
+        self._summed = np.zeros(atoms, dtype=np.int64)
         self._asked = np.zeros(atoms, dtype=np.int64)
         self._ambiguous = np.zeros(atoms, dtype=np.int64)
         self._novel = np.zeros(atoms, dtype=np.int64)
@@ -76,6 +77,9 @@ class CellSums:
     def add_features(self, sums: FeatureSums, embeddings: FeatureSums | None = None) -> None:
         """Add the features of one window, whose maps are added by `add`; numbers are atoms.
 
+        They may be over more pixels than the pool of `add` (where regions turn out to rest): means
+        are over the pixels that were summed. `embeddings` are over the same pixels as `sums`.
+
         Raises:
             ValueError: the sums do not fit into the scene's regions.
         """
@@ -88,6 +92,7 @@ class CellSums:
                     f"{len(total)}, over atoms of {self.layout.atoms}"
                 )
             total[:, part.numbers] += part.sums
+        self._summed[sums.numbers] += sums.pixels
 
     def _add_band(self, band: "_Band", pool: NDArray[np.bool_], *, maps: SceneMaps) -> None:
         ambiguous = pool & (maps.state == PixelState.AMBIGUOUS)
@@ -147,8 +152,9 @@ class CellSums:
     def _table(self, kept: NDArray[np.intp]) -> Candidates:
         layout = self.layout
         pixels = self._of(self._pool, kept)
+        summed = np.maximum(self._of(self._summed, kept), 1)  # none where no features are added
         vectors = [
-            self._of(table.T, kept) / pixels[:, None]
+            self._of(table.T, kept) / summed[:, None]
             for table in (self._features, self._embeddings)
         ]
         sums = [self._of(table, kept) for table in (self._score, self._error, self._margin)]

@@ -22,19 +22,23 @@ def describe(
         return "random audit"
     if why == "random":
         return "fill-in at random"
+    undecided = _undecided(candidates, index, class_names)
+    if why == "spread":
+        return ", ".join(filter(None, ["unlike the other regions asked about", undecided]))
     error = f"predicted error {candidates.mean_error[index]:.2f}"
     if why == "error":
         return f"fill-in by {error}"
     if strategy.name == "plar":
-        return f"{_undecided(candidates, index, class_names)}, {error}"
+        return f"{undecided or 'teacher and friend disagree'}, {error}"
     return strategy.words(float(candidates.score_sum[index]) / float(candidates.pixels[index]))
 
 
 def _undecided(candidates: Candidates, index: int, class_names: Sequence[str]) -> str:
+    """How much is undecided and why; empty where nothing is."""
     ambiguous = float(candidates.ambiguous_share[index])
     novel = float(candidates.novel_share[index])
     if ambiguous + novel == 0:
-        return "teacher and friend disagree"
+        return ""
     kinds = []
     if ambiguous > 0:
         names = [class_names[c] for c in candidates.ambiguous[index] if c >= 0]
@@ -59,10 +63,11 @@ def notes_of(basket: Basket, *, budget: Budget, config: QueryConfig) -> tuple[st
     by_error, by_lot = basket.why.count("error"), basket.why.count("random")
     if by_error or by_lot:
         chosen = basket.why.count("score") + basket.why.count("turn")
+        spread = basket.why.count("spread")
         notes.append(
             "nothing undecided was free for part of the budget: "
-            f"{chosen} by score, {by_error} by predicted error, "
-            f"{by_lot} at random"
+            f"{f'{spread} by spread, ' if spread else ''}{chosen} by score, {by_error} by "
+            f"predicted error, {by_lot} at random"
         )
     if basket.left > 0:
         notes.append(f"{budget.describe(basket.left)} left of {budget.text}: {_rest(basket)}")

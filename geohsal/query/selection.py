@@ -80,28 +80,18 @@ def select(
     strategy = acquisition(config.strategy)
     worth = strategy.worth(candidates, costs, config=config)
     pool = _pool(candidates, costs, worth, seed=seed, tiles=tiles)
-    offer = Offer(
-        pool=pool,
-        features=candidates.features[pool.origin],
-        embeddings=candidates.embeddings[pool.origin],
-        labelled=candidates.features[:0] if labelled is None else labelled,
-        config=config,
-        seed=seed,
-        spaced=True,
-        proven=proven,
-    )
+    offer = _offer(pool, candidates, labelled, config=config, seed=seed, proven=proven)
     basket = choose(offer, strategy.select, amount=budget.amount)
     ranked = _rank(pool, basket)
     items = np.array([basket.items[i] for i in ranked], dtype=np.intp)
     why = [basket.why[i] for i in ranked]
-    chosen = pool.origin[items]
     return Selection(
-        chosen=chosen,
+        chosen=pool.origin[items],
         audit=np.array([reason == "audit" for reason in why]),
         scores=pool.score[items],
         reasons=tuple(
             describe(candidates, int(i), why=w, strategy=strategy, class_names=class_names)
-            for i, w in zip(chosen, why, strict=True)
+            for i, w in zip(pool.origin[items], why, strict=True)
         ),
         spent=basket.spent,
         remainder=basket.left,
@@ -235,6 +225,27 @@ def _pool(
         lot=_draws(candidates, seed=seed, purpose="fill")[order],
         region_px=candidates.region_px,
         overlapping=candidates.unit == "window",
+    )
+
+
+def _offer(
+    pool: Pool,
+    candidates: Candidates,
+    labelled: NDArray[np.float32] | None,
+    *,
+    config: QueryConfig,
+    seed: int,
+    proven: bool,
+) -> Offer:
+    return Offer(
+        pool=pool,
+        features=candidates.features[pool.origin],
+        embeddings=candidates.embeddings[pool.origin],
+        labelled=candidates.features[:0] if labelled is None else labelled,
+        config=config,
+        seed=seed,
+        spaced=True,
+        proven=proven,
     )
 
 

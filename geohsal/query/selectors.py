@@ -51,8 +51,9 @@ def diverse(basket: Basket, offer: Offer) -> None:
     """k-centre among the best (method 3.6), then best first, then by predicted error.
 
     The shortlist is `query.diversity` times the regions that the money left would buy; equal
-    distances go to the better score. While nothing shows that the predicted errors are errors, as
-    before the first answers, the best are no better than others and every region is on the list.
+    distances go to the better score. While nothing shows that the predicted errors are errors (no
+    error is withheld, the error mask ranks no better than chance, or there is none), the best are
+    no better than others and every region is on the list.
     """
     order = _open(basket, offer, _by_worth(offer))
     if order.size and offer.proven:
@@ -63,7 +64,8 @@ def diverse(basket: Basket, offer: Offer) -> None:
     if order.size:
         points = _standardised(offer.features[order])
         distance = np.full(len(order), np.inf)
-        _farthest_first(basket, offer, order=order, points=points, distance=distance, why="score")
+        why: Why = "score" if offer.proven else "spread"
+        _farthest_first(basket, offer, order=order, points=points, distance=distance, why=why)
     best_first(basket, offer)
     by_error = np.argsort(-offer.pool.error, kind="stable")
     _buy(basket, offer, order=by_error[offer.pool.error[by_error] > 0], why="error")

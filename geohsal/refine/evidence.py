@@ -1,6 +1,5 @@
-"""How much withheld pixels prove: Wilson bounds, ranking quality, counts of flips."""
+"""How much withheld pixels prove: Wilson bounds and ranking quality."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,38 +67,3 @@ def calibration_error(
     stated = np.bincount(cell, weights=probability, minlength=bins)
     found = np.bincount(cell, weights=positive, minlength=bins)
     return float(np.abs(stated - found).sum() / len(probability))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FlipCounts:
-    """Changed labels by the class they were changed to, where the truth is known; [C] each."""
-
-    right: NDArray[np.int64]  # the teacher was wrong, the new label is true
-    wrong: NDArray[np.int64]  # the teacher was right
-    neutral: NDArray[np.int64]  # both are wrong
-
-    def to_dict(self) -> dict[str, list[int]]:
-        """Plain lists for metrics.json."""
-        return {
-            "right": self.right.tolist(),
-            "wrong": self.wrong.tolist(),
-            "neutral": self.neutral.tolist(),
-        }
-
-
-def count_flips(
-    teacher: NDArray[np.integer],
-    refined: NDArray[np.integer],
-    truth: NDArray[np.integer],
-    *,
-    num_classes: int,
-) -> FlipCounts:
-    """Flips of arrays of one shape; truth outside 0..C-1 (255: unknown) is left out."""
-    known = (truth >= 0) & (truth < num_classes) & (teacher != refined)
-    old, new, true = teacher[known], refined[known], truth[known]
-
-    def count(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.bincount(new[mask], minlength=num_classes).astype(np.int64)
-
-    right, wrong = new == true, old == true
-    return FlipCounts(right=count(right), wrong=count(wrong), neutral=count(~right & ~wrong))

@@ -106,27 +106,52 @@ def collect_pool(
     windows: int,
     seed: int,
 ) -> NDArray[np.float32]:
-    """Probabilities [n, C] of the teacher at valid pixels of windows drawn from the train tiles.
+    """Probabilities [n, C] of the teacher at train pixels of windows drawn from the train tiles.
 
-    Tiles are drawn by their valid pixels, with replacement; every eighth pixel of a row and column
-    counts, since neighbours say the same.
+    Tiles are drawn by their valid pixels, with replacement, and the window's place inside the tile
+    by lot; every eighth pixel of a row and column counts, since neighbours say the same. Windows
+    without such a pixel add nothing: where all are so, n is 0, and the caller must take that as no
+    evidence (a mean over no pixels is NaN).
+
+    Args:
+        predictor: the frozen networks.
+        open_scene: opens a scene by id.
+        areas: the train tiles.
+        windows: to draw; at most as large as the inference window.
+        seed: of the draws.
     """
     rng = np.random.default_rng(seed)
     share = np.array([area.weight for area in areas])
-    found = []
-    for number in np.sort(rng.choice(len(areas), size=windows, p=share / share.sum())):
-        area = areas[int(number)]
-        side = predictor.grid.size
-        box = Window(area.col, area.row, min(side, area.width), min(side, area.height))
-        scene = open_scene(area.scene_id)
+    numbers = np.sort(rng.choice(len(areas), size=windows, p=share / share.sum()))
+    places = rng.random((windows, 2))
+    found = [np.zeros((0, predictor.head.out_channels), dtype=np.float32)]
+    for number, place in zip(numbers.tolist(), places, strict=True):
+        scene = open_scene(areas[number].scene_id)
         try:
-            output = predictor.predict(scene, box)
-            inside = output.valid.cpu() & torch.from_numpy(scene.trainable(box))
+            found.append(_look(predictor, scene, _window_in(areas[number], predictor, place)))
         finally:
             scene.close()
-        sparse = output.probabilities.cpu()[:, ::8, ::8]
-        found.append(sparse[:, inside[::8, ::8]].T.numpy())
     return np.concatenate(found)
+
+
+def _window_in(area: TrainArea, predictor: Predictor, place: NDArray[np.float64]) -> Window:
+    """A window of the inference's size in a tile; `place` (row, col) from 0 to 1 says where."""
+    height = min(predictor.grid.size, area.height)
+    width = min(predictor.grid.size, area.width)
+    row = area.row + int(place[0] * (area.height - height + 1))
+    col = area.col + int(place[1] * (area.width - width + 1))
+    return Window(col, row, width, height)
+
+
+def _look(predictor: Predictor, scene: ScenePart, box: Window) -> NDArray[np.float32]:
+    """Probabilities [n, C] at every eighth train pixel of a window, row and column."""
+    train = torch.from_numpy(scene.trainable(box))[::8, ::8]
+    if not train.any():
+        return np.zeros((0, predictor.head.out_channels), dtype=np.float32)
+    output = predictor.predict(scene, box)
+    seen = output.valid.cpu()[::8, ::8] & train
+    found: NDArray[np.float32] = output.probabilities.cpu()[:, ::8, ::8][:, seen].T.numpy()
+    return found
 
 
 def _collect_chunk(

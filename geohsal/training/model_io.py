@@ -144,7 +144,7 @@ def load_model(folder: Path) -> Model:
             mean=tuple(float(band["mean"]) for band in bands),
             std=tuple(float(band["std"]) for band in bands),
         )
-        taught = passport.get("taught")
+        taught = _taught(passport.get("taught"), classes=len(classes))
         model_hash = passport["model_hash"]
         if not isinstance(model_hash, str):
             raise TypeError("model_hash is not text")
@@ -161,8 +161,23 @@ def load_model(folder: Path) -> Model:
         scale=scale,
         classes=classes,
         model_hash=model_hash,
-        taught=None if taught is None else np.asarray(taught, dtype=np.float64),
+        taught=taught,
     )
+
+
+def _taught(values: object, *, classes: int) -> NDArray[np.float64] | None:
+    """[C] class shares that the teacher believes in; None in folders that do not tell.
+
+    Raises:
+        ValueError: these are no shares of so many classes.
+    """
+    if values is None:
+        return None
+    if not isinstance(values, list) or len(values) != classes:
+        raise ValueError(f"taught is not a list of {classes} numbers")
+    if not all(type(value) in (int, float) and 0 <= value < np.inf for value in values):
+        raise ValueError("taught holds something that is no share")
+    return np.asarray(values, dtype=np.float64)
 
 
 def _passport(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A round's maps beside what is true there: pixels of answered regions, or of the whole pool."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -194,12 +194,17 @@ def count_pool(
 ) -> DiagnosisCounts:
     """Counts of all pixels of train cores that were valid and unlabelled; regions are grid cells.
 
-    Pixels that reviewers of earlier rounds left unknown are among them.
+    Pixels that reviewers of earlier rounds left unknown are among them; scenes that were added to
+    the run after the round are not.
+
+    Raises:
+        DataError: rasters of the round are missing or damaged.
     """
     total = no_counts(num_classes)
     tables = split_tables(run)
     rows = max(1, STRIPE_ROWS // region_px) * region_px  # no cell lies in two stripes
-    for scene_id, truth in truths.items():
+    for scene_id in _mapped(round_, truths) or truths:
+        truth = truths[scene_id]
         with open_maps(round_, scene_id) as maps:
             height, width = truth.shape
             cells = np.arange(width) // region_px
@@ -225,17 +230,18 @@ def split_tables(run: Run) -> dict[str, SplitTable]:
 def changed_share(run: Run, round_: Round, *, seed: int) -> float | None:
     """Share of pool pixels to which the teacher gives another class than the round before.
 
-    Large runs are measured on blocks drawn at random. None for the first round, where a round
-    before has no rasters any more, and where there is no pool.
+    Large runs are measured on blocks drawn at random. Scenes that were added to the run after the
+    round before are left out. None for the first round, where a round has no rasters any more, and
+    where there is no pool.
 
     Raises:
         DataError: a raster is damaged.
     """
-    scenes = load_scenes(run)
-    before = run.round(max(round_.index - 1, 0))
-    rasters = [item.raster(name, "class") for item in (before, round_) for name in scenes]
-    if round_.index == 0 or not all(path.exists() for path in rasters):
+    if round_.index == 0:
         return None
+    before = run.round(round_.index - 1)
+    known = set(_mapped(before, _mapped(round_, load_scenes(run))))
+    scenes = {name: scene for name, scene in load_scenes(run).items() if name in known}
     tables = split_tables(run)
     changed = pool = 0
     for scene_id, windows in _blocks(scenes, np.random.default_rng([seed, round_.index])).items():
@@ -250,6 +256,11 @@ def changed_share(run: Run, round_: Round, *, seed: int) -> float | None:
                 pool += int(free.sum())
                 changed += int((free & (old != new)).sum())
     return changed / pool if pool else None
+
+
+def _mapped(round_: Round, scene_ids: Iterable[str]) -> list[str]:
+    """Those of the scenes that the round has maps of; one that was added later has none."""
+    return [name for name in scene_ids if round_.raster(name, "class").exists()]
 
 
 def _blocks(scenes: Mapping[str, Scene], rng: np.random.Generator) -> dict[str, list[Window]]:

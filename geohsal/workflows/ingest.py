@@ -19,7 +19,7 @@ from geohsal.io.review_source import Source, gather, is_conflicts, short_names
 from geohsal.io.round_record import answers_path, read_answers, read_regions
 from geohsal.io.run import Round, Run, open_run
 from geohsal.io.run_tables import load_scenes, read_config
-from geohsal.workflows.diagnose import diagnose_answers, forget_answers
+from geohsal.workflows.diagnose import diagnose_answers, diagnostics_path, forget_answers
 from geohsal.workflows.diagnose_lines import short_lines
 from geohsal.workflows.ingest_record import (
     burnt_pixels,
@@ -149,6 +149,8 @@ def _already_in(run: Run, manifest: Manifest, given: _Given, dry_run: bool) -> I
             summary = settle_round(run, manifest, run.round(index), unsettled, dry_run=dry_run)
             return summary if dry_run else _diagnosed(run, run.round(index), summary)
         note = f"round {index} holds the answers of {names} already"
+        if not (dry_run or diagnostics_path(run.round(index)).exists()):  # killed before them
+            diagnose_answers(run, run.round(index))
         return IngestSummary(action="nothing", round=index, notes=(note,))
     return None
 

@@ -81,21 +81,11 @@ def query(
         RequestError: an overlap without packages, or fewer regions than packages.
         KernelError: the kernel that the settings ask for cannot run here.
     """
-    shares = Shares(packages=packages, overlap=parse_share(overlap, name="--overlap"))
-    if shares.overlap and packages < 2:
-        raise RequestError(f"--overlap {overlap}: needs --packages of at least 2")
-    context = open_context(run_dir)
-    acquisition(context.config.query.strategy)  # an unknown name fails before anything is done
-    refuse_half_undone(context.run)
-    round_ = context.run.current
+    shares = _shares(packages, overlap)
+    context = _trained_context(run_dir)
+    round_, record = context.run.current, context.record
     text = context.config.query.budget if budget is None else budget
-    wanted = parse_budget(
-        text, pool_pixels=context.record.train_valid_pixels, local=context.record.local
-    )
-    if round_.step == "tiled":
-        raise RunError(
-            f"{run_dir}: round {round_.index} is not trained; run: geohsal train {run_dir}"
-        )
+    wanted = parse_budget(text, pool_pixels=record.train_valid_pixels, local=record.local)
     request = request_hash(context, round_, f"{text}{shares}")
     if round_.step == "queried":
         summary = finished(round_, request, overwrite=overwrite, asked=words(text, shares))
@@ -116,6 +106,37 @@ def query(
         round_, summary, request=request, packages=work.packages, asked=words(text, shares)
     )
     return summary
+
+
+def _shares(packages: int, overlap: str) -> Shares:
+    """How the round is shared out.
+
+    Raises:
+        RequestError: an overlap without packages.
+        BudgetError: the share cannot be read.
+    """
+    shares = Shares(packages=packages, overlap=parse_share(overlap, name="--overlap"))
+    if shares.overlap and packages < 2:
+        raise RequestError(f"--overlap {overlap}: needs --packages of at least 2")
+    return shares
+
+
+def _trained_context(run_dir: Path) -> RunContext:
+    """The open run, where its round may be queried.
+
+    Raises:
+        ConfigError: nobody knows the acquisition.
+        RunError: the round is not trained, or an undo before it was interrupted.
+    """
+    context = open_context(run_dir)
+    acquisition(context.config.query.strategy)
+    refuse_half_undone(context.run)
+    round_ = context.run.current
+    if round_.step == "tiled":
+        raise RunError(
+            f"{run_dir}: round {round_.index} is not trained; run: geohsal train {run_dir}"
+        )
+    return context
 
 
 def request_hash(context: RunContext, round_: Round, budget: str) -> str:

@@ -86,8 +86,11 @@ def scan_scene(task: SceneTask, progress: Progress) -> SceneScan:
         scene = reader.scene
         labels, issues = _manifest_labels(task, scene)
         heldout = empty_labels(scene.shape) if _holds_back(source) else None
-        tiles = _tiles(task, scene)
-        table = _splits(task, tiles, reader)
+        sizes = task.tile
+        tiles = scene_tiles(
+            task.source, scene, task.blocks, core_px=sizes.core_px, overlap_px=sizes.overlap_px
+        )
+        table = scene_splits(task.source, task.blocks, tiles, reader)
         tally = _Tally(moments=BandMoments.empty(len(task.bands)))
         progress.start(f"scene {source.scene_id}", len(tiles))
         for tile in tiles:
@@ -136,14 +139,16 @@ def _holds_back(source: SceneSource) -> bool:
     return source.labels is not None and source.split != "train"
 
 
-def _tiles(task: SceneTask, scene: Scene) -> list[Tile]:
-    blocks = task.blocks
+def scene_tiles(
+    source: SceneSource, scene: Scene, blocks: Blocks, *, core_px: int, overlap_px: int
+) -> list[Tile]:
+    """Tiles of a scene with their splits."""
     return make_tiles(
         scene,
-        core_px=task.tile.core_px,
-        overlap_px=task.tile.overlap_px,
-        splits=task.source.split
-        if task.source.split != "blocks"
+        core_px=core_px,
+        overlap_px=overlap_px,
+        splits=source.split
+        if source.split != "blocks"
         else assign_blocks(
             scene.height,
             scene.width,
@@ -160,9 +165,11 @@ def buffer_of(source: SceneSource, blocks: Blocks) -> int:
     return blocks.buffer_px if source.split == "blocks" else 0
 
 
-def _splits(task: SceneTask, tiles: Sequence[Tile], reader: SceneReader) -> SplitTable:
+def scene_splits(
+    source: SceneSource, blocks: Blocks, tiles: Sequence[Tile], reader: SceneReader
+) -> SplitTable:
     """Splits as the tile index will give them later: tiles without a valid pixel are not in it."""
-    buffer_px = buffer_of(task.source, task.blocks)
+    buffer_px = buffer_of(source, blocks)
     if buffer_px:
         tiles = [tile for tile in tiles if tile.split == "train" or reader.valid(tile.core).any()]
     return split_table(tiles, buffer_px=buffer_px)

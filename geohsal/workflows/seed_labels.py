@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from geohsal.config import TileConfig
 from geohsal.data.seed_cells import MIN_REGIONS, SeedDraw, count_cells, draw_cells, in_cells
 from geohsal.errors import RequestError
-from geohsal.geo.blocks import assign_blocks, split_table
 from geohsal.geo.scene import Scene
 from geohsal.geo.states import IGNORE_INDEX, Split
-from geohsal.geo.tiling import make_tiles
 from geohsal.io.atomic import read_record, write_json, write_text
 from geohsal.io.cog import write_cog
 from geohsal.io.labels import read_truth
@@ -22,6 +20,7 @@ from geohsal.io.manifest import LabelSource, Manifest, SceneSource, load_manifes
 from geohsal.io.raster import SceneReader, open_scene
 from geohsal.workflows.manifest_text import is_new, manifest_text, remarks_of
 from geohsal.workflows.progress import Progress, Silent
+from geohsal.workflows.scan import scene_splits, scene_tiles
 
 RECORD = "seed.json"
 FORMAT_VERSION = 1
@@ -129,8 +128,8 @@ def seed_manifest(
     )
     if not is_new(out, text, overwrite=overwrite) and _complete(folder, seeded):
         return _read_summary(folder / RECORD, out)
+    draw, pool = _draw(manifest, scenes, request, progress)  # may refuse: nothing is changed yet
     out.unlink(missing_ok=True)  # it must not name labels that are half replaced
-    draw, pool = _draw(manifest, scenes, request, progress)
     _write_rasters(manifest, scenes, draw, folder, request, progress)
     summary = _summary(manifest, scenes, draw, out=out, pool=pool)
     plain = asdict(summary) | {"manifest": out.name, "format_version": FORMAT_VERSION}
@@ -205,16 +204,9 @@ def _trainable(manifest: Manifest, source: SceneSource, reader: SceneReader) -> 
     valid = reader.valid(scene.extent)
     if source.split != "blocks":
         return valid
-    squares = assign_blocks(
-        scene.height,
-        scene.width,
-        size_px=blocks.size_px,
-        shares=blocks.shares,
-        seed=blocks.seed,
-        scene_id=scene.scene_id,
-    )
-    tiles = make_tiles(scene, core_px=blocks.size_px, overlap_px=0, splits=squares)
-    table = split_table(tiles, buffer_px=blocks.buffer_px)
+    whole = max(scene.shape)  # a tile per block: buffers are at least those of any smaller tiles
+    tiles = scene_tiles(source, scene, blocks, core_px=whole, overlap_px=0)
+    table = scene_splits(source, blocks, tiles, reader)
     train: NDArray[np.bool_] = table.read(scene.extent) == Split.TRAIN
     return train & valid
 

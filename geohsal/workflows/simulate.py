@@ -10,7 +10,7 @@ from geohsal.config.simulation import SimulateConfig
 from geohsal.errors import PartialError
 from geohsal.geo.budget import counted
 from geohsal.io.atomic import read_record
-from geohsal.io.manifest import load_manifest
+from geohsal.io.manifest import Manifest, load_manifest
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.simulate_cell import Study, prune
 from geohsal.workflows.simulate_picture import draw_curves
@@ -30,7 +30,12 @@ from geohsal.workflows.simulate_rows import (
     write_tables,
 )
 from geohsal.workflows.simulate_seed import refuse_without_truth, seed_manifest
-from geohsal.workflows.simulate_summary import summary_lines, summary_of, write_summary
+from geohsal.workflows.simulate_summary import (
+    Summary,
+    summary_lines,
+    summary_of,
+    write_summary,
+)
 from geohsal.workflows.simulate_work import work
 
 
@@ -94,28 +99,72 @@ def simulate(
         LabelError: a scene to ask about has no truth.
         PartialError: some cells failed; the results of the others are written.
     """
-    manifest = load_manifest(manifest_path)
+    study = _study(load_manifest(manifest_path), out, config, simulation, device)
+    wanted = wanted_tasks(simulation, only)
+    claim(study.folder, study.manifest, config, simulation, overwrite=overwrite)
+    todo = [task for task in wanted if not is_done(study.folder, simulation, task)]
+    failures = _work(study, todo, jobs=jobs, report=report, progress=progress or Silent())
+    rows = _write_results(study)
+    pictures = draw_curves(rows, out)
+    if failures:
+        raise _partial(out, failures)
+    return SimulateSummary(
+        out=out,
+        results=study.folder.results,
+        rows=len(rows),
+        done=len(todo),
+        kept=len(wanted) - len(todo),
+        pictures=pictures,
+        lines=tuple(summary_lines(_summary(study, rows))),
+    )
+
+
+def _partial(out: Path, failures: dict[str, str]) -> PartialError:
+    return PartialError(
+        f"{out}: {counted(len(failures), 'cell')} failed, the results of the others are "
+        "written; mend what is named and run the same command again",
+        failures=failures,
+    )
+
+
+def _study(
+    manifest: Manifest, out: Path, config: Config, simulation: SimulateConfig, device: str
+) -> Study:
+    """What is simulated; what cannot be is refused before any work."""
     refuse_without_truth(manifest)
-    folder = Folder(path=out)
     study = Study(
-        folder=folder,
+        folder=Folder(path=out),
         manifest=manifest,
         config=config,
         simulate=simulation,
         device=device,
         origin=origin_of(device),
     )
-    everything = wanted_tasks(simulation)
-    for task in everything:
-        study.settings(task)  # an unknown strategy is refused before any work
-    wanted = wanted_tasks(simulation, only)
-    claim(folder, manifest, config, simulation, overwrite=overwrite)
-    todo = [task for task in wanted if not is_done(folder, simulation, task)]
+    for task in wanted_tasks(simulation):
+        study.settings(task)
+    return study
+
+
+def _work(
+    study: Study,
+    todo: Sequence[Task],
+    *,
+    jobs: int,
+    report: Callable[[str], None],
+    progress: Progress,
+) -> dict[str, str]:
+    """Do the cells, writing results after each; gives back what failed, with why."""
+    everything = wanted_tasks(study.simulate)
     for seed in sorted({task.seed for task in todo}):  # before processes share them
-        initial = simulation.initial
-        seed_manifest(manifest, folder.seed(seed), seed=seed, config=config, initial=initial)
+        seed_manifest(
+            study.manifest,
+            study.folder.seed(seed),
+            seed=seed,
+            config=study.config,
+            initial=study.simulate.initial,
+        )
     failures: dict[str, str] = {}
-    for task, failure in work(study, todo, jobs=jobs, progress=progress or Silent()):
+    for task, failure in work(study, todo, jobs=jobs, progress=progress):
         report(f"{task}: {'done' if failure is None else failure}")
         if failure is not None:
             failures[str(task)] = failure
@@ -123,23 +172,11 @@ def simulate(
             _tidy(study, everything)
             _write_results(study)
     _tidy(study, everything)
-    rows = _write_results(study)
-    pictures = draw_curves(rows, out)
-    if failures:
-        raise PartialError(
-            f"{out}: {counted(len(failures), 'cell')} failed, the results of the others are "
-            "written; mend what is named and run the same command again",
-            failures=failures,
-        )
-    return SimulateSummary(
-        out=out,
-        results=folder.results,
-        rows=len(rows),
-        done=len(todo),
-        kept=len(wanted) - len(todo),
-        pictures=pictures,
-        lines=tuple(summary_lines(summary_of(rows))),
-    )
+    return failures
+
+
+def _summary(study: Study, rows: Sequence[Row]) -> Summary:
+    return summary_of(rows, rounds=study.simulate.rounds, seeds=study.simulate.seeds)
 
 
 def _write_results(study: Study) -> list[Row]:
@@ -147,7 +184,7 @@ def _write_results(study: Study) -> list[Row]:
     rows, folder = read_rows(study.folder.cells), study.folder
     if rows:
         write_tables(rows, folder.results, folder.results.with_suffix(".parquet"))
-        write_summary(summary_of(rows), folder.path)
+        write_summary(_summary(study, rows), folder.path)
     diagnoses = [read_record(path, "method") for path in sorted(folder.diagnoses.glob("*.json"))]
     if diagnoses:
         write_csv(folder.diagnostics, [PLACE | rounded(values) for values in diagnoses])

@@ -23,6 +23,13 @@ GROWING = ("cells", "seeds", "keep")
 """Keys of the section that may change in a folder: more is done, what is there stays right."""
 
 
+DERIVED = (
+    *("results.csv", "results.parquet", "diagnostics.csv", "summary.json", "summary.md"),
+    *("curves.png", "curves.svg", "curves_classes.png"),
+)
+"""Tables and pictures that are made of cells and diagnoses."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One piece of work: all rounds of a cell, or round 0 of a method (`strategy` empty).
@@ -199,9 +206,16 @@ def claim(
     elif folder.path.exists() and any(folder.path.iterdir()):
         if not folder.record.exists():
             raise RunError(f"{folder.path}: is no simulation and not empty; choose another folder")
-        for name in ("cells", "runs", "seeds", "errors"):
-            shutil.rmtree(folder.path / name, ignore_errors=True)
+        _empty(folder)
     write_json(folder.record, made)
+
+
+def _empty(folder: Folder) -> None:
+    """Delete what another simulation made, tables and pictures included; its record stays."""
+    for name in ("cells", "diagnoses", "runs", "seeds", "errors"):
+        shutil.rmtree(folder.path / name, ignore_errors=True)
+    for name in DERIVED:
+        (folder.path / name).unlink(missing_ok=True)
 
 
 def _request(manifest: Manifest, config: Config, simulate: SimulateConfig) -> dict[str, Any]:

@@ -41,14 +41,17 @@ class Needed:
 class Figures:
     """One method and strategy over its seeds.
 
-    `aubc` is the area under mIoU by spent share, over the range of the shares; `over_random` how
-    far it lies above the same method with random questions.
+    `seeds` are those whose rounds are all there; they alone count. `wanted` is the number of seeds
+    that were asked for. `aubc` is the area under mIoU by spent share, over the range of the shares;
+    `over_random` how far it lies above the same method with random questions, on the seeds that
+    both have.
     """
 
     dataset: str
     method: str
     strategy: str
     seeds: tuple[int, ...]
+    wanted: int
     rounds: int
     spent_share: float
     aubc: Spread
@@ -60,10 +63,14 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """All methods and strategies; `full` is the mIoU with every train pixel labelled."""
+    """All methods and strategies; `full` is the mIoU with every train pixel labelled.
+
+    `unfinished` names those that no seed has finished.
+    """
 
     full: Spread | None
     figures: tuple[Figures, ...]
+    unfinished: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -74,25 +81,40 @@ Curves = dict[int, list[Row]]
 """Rows by seed, rounds rising."""
 
 
-def summary_of(rows: Sequence[Row]) -> Summary:
-    """The figures of all rows, in their order; seeds with missing rounds count with what is there.
+def summary_of(rows: Sequence[Row], *, rounds: int, seeds: Sequence[int]) -> Summary:
+    """The figures of all rows, in their order; a seed counts once all its rounds are there.
 
     Shares are compared with the full mIoU of the same seed.
+
+    Args:
+        rows: of the simulation, finished or not.
+        rounds: of every seed.
+        seeds: that were asked for.
     """
     full = {row.seed: row.miou for row in rows if row.method == FULL}
     groups = curves_of(rows)
-    areas = {key: _areas(curves) for key, curves in groups.items()}
+    whole = {
+        key: {seed: own for seed, own in curves.items() if len(own) >= rounds}
+        for key, curves in groups.items()
+    }
+    areas = {key: _areas(curves) for key, curves in whole.items()}
     figures = tuple(
         _figures(
             key,
             curves,
             areas[key],
             full=full,
-            random=None if key[1] == RANDOM else areas.get((key[0], RANDOM)),
+            random={} if key[1] == RANDOM else areas.get((key[0], RANDOM), {}),
+            wanted=len({*seeds, *groups[key]}),
         )
-        for key, curves in groups.items()
+        for key, curves in whole.items()
+        if curves
     )
-    return Summary(full=spread(list(full.values())) if full else None, figures=figures)
+    return Summary(
+        full=spread(list(full.values())) if full else None,
+        figures=figures,
+        unfinished=tuple("/".join(key) for key, curves in whole.items() if not curves),
+    )
 
 
 def curves_of(rows: Sequence[Row]) -> dict[tuple[str, str], Curves]:
@@ -105,34 +127,37 @@ def curves_of(rows: Sequence[Row]) -> dict[tuple[str, str], Curves]:
     return groups
 
 
-def _areas(curves: Curves) -> list[float]:
-    return [
-        area_under_curve([row.spent_share for row in own], [row.miou for row in own])
-        for own in curves.values()
-    ]
+def _areas(curves: Curves) -> dict[int, float]:
+    return {
+        seed: area_under_curve([row.spent_share for row in own], [row.miou for row in own])
+        for seed, own in curves.items()
+    }
 
 
 def _figures(
     key: tuple[str, str],
     curves: Curves,
-    areas: list[float],
+    areas: dict[int, float],
     *,
     full: dict[int, float],
-    random: list[float] | None,
+    random: dict[int, float],
+    wanted: int,
 ) -> Figures:
     last = [own[-1] for own in curves.values()]
+    both = [seed for seed in areas if seed in random]
     return Figures(
         dataset=last[0].dataset,
         method=key[0],
         strategy=key[1],
         seeds=tuple(curves),
+        wanted=wanted,
         rounds=max(len(own) for own in curves.values()),
         spent_share=spread([row.spent_share for row in last]).mean,
-        aubc=spread(areas),
+        aubc=spread(list(areas.values())),
         last_miou=spread([row.miou for row in last]),
         last_oa=spread([row.oa for row in last]),
         needed=tuple(_needed(part, curves, full) for part in PARTS if full),
-        over_random=None if random is None else gain(areas, random),
+        over_random=gain([areas[s] for s in both], [random[s] for s in both]) if both else None,
     )
 
 
@@ -176,7 +201,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
         cells = [
             found.method,
             found.strategy,
-            str(len(found.seeds)),
+            _seeds_text(found),
             _pair(found.aubc),
             _gain_text(found.over_random),
             _pair(found.last_miou),
@@ -185,6 +210,15 @@ def summary_lines(summary: Summary) -> Iterator[str]:
             *map(_needed_text, found.needed),
         ]
         yield f"| {' | '.join(cells)} |"
+    if summary.unfinished:
+        yield ""
+        yield f"No seed is finished yet: {', '.join(summary.unfinished)}."
+
+
+def _seeds_text(found: Figures) -> str:
+    """How many seeds count, and of how many where some are unfinished."""
+    finished = len(found.seeds)
+    return str(finished) if finished == found.wanted else f"{finished} of {found.wanted}"
 
 
 def _pair(found: Spread) -> str:

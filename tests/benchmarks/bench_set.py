@@ -3,13 +3,15 @@
     python tests/benchmarks/bench_set.py SET DATA -o DIR [--jobs N] [--set KEY=VALUE] [--only CELL]
 
 SET is synthetic, zion, dubai or dubai_cpu; DATA the folder of the real scenes (not read for
-synthetic). The same command goes on where it stopped. Rows replace those of the set in
-tests/benchmarks/results/<SET>.csv, or in --results.
+synthetic). The same command goes on where it stopped. Rows join those of the set in
+tests/benchmarks/results/<SET>.csv, or in --results: a row of the same cell, seed and round is
+replaced, others stay (delete the file to begin anew). Pictures are replaced where no others stay.
 """
 
 import argparse
+import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -17,6 +19,7 @@ from measure import RESULTS
 from real_scenes import halve_dubai, write_dubai_oracle, write_zion
 
 from geohsal.config.simulation import load_simulation
+from geohsal.io.atomic import replacing
 from geohsal.workflows.landscape import write_landscape
 from geohsal.workflows.progress import Lines
 from geohsal.workflows.simulate import simulate
@@ -50,8 +53,37 @@ SETS: dict[str, tuple[str, Writer]] = {
 """Shipped settings, and what writes the manifest from (DATA, folder)."""
 
 
+KEYS = ("dataset", "method", "strategy", "seed", "round")
+"""What tells rows apart, and what they are sorted by."""
+
+
+def merge_rows(new: Path, into: Path) -> bool:
+    """Put the rows of one table into another, by `KEYS`; whether all rows are the new ones.
+
+    Columns that only one table has are kept and left empty in the rows of the other.
+    """
+    found = [*_read(into), *_read(new)] if into.exists() else _read(new)
+    columns = list(dict.fromkeys(name for row in found for name in row))
+    rows = {_place(row): row for row in found}
+    with replacing(into) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[place] for place in sorted(rows))
+    return len(rows) == len(_read(new))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _place(row: Mapping[str, str]) -> tuple[str, str, str, int, int]:
+    dataset, method, strategy, seed, number = (row[key] for key in KEYS)
+    return dataset, method, strategy, int(seed), int(number)
+
+
 def main() -> None:
-    """Run the set and copy its results."""
+    """Run the set and put its results into the tree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=sorted(SETS))
     parser.add_argument("data", type=Path)
@@ -77,12 +109,12 @@ def main() -> None:
         progress=Lines(lambda text: click.echo(text, err=True)),
     )
     options.results.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(summary.results, options.results / f"{options.set}.csv")
+    whole = merge_rows(summary.results, options.results / f"{options.set}.csv")
     diagnostics = summary.results.with_name("diagnostics.csv")
     if diagnostics.exists():
-        shutil.copyfile(diagnostics, options.results / f"diagnostics_{options.set}.csv")
+        merge_rows(diagnostics, options.results / f"diagnostics_{options.set}.csv")
     for picture in summary.pictures:
-        if picture.suffix == ".png":
+        if whole and picture.suffix == ".png":
             shutil.copyfile(picture, options.results / f"{picture.stem}_{options.set}.png")
     print("\n".join(summary.lines))
 

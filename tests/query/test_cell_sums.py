@@ -263,3 +263,20 @@ def test_tiles_of_candidates_are_those_of_their_centres(make_candidates: Candida
     assert tiles_of(make_candidates(cells), tiles).tolist() == ["a", "c", "b", "b"]
     with pytest.raises(ValueError, match="centre of region south-g16-r00000-c00003"):
         tiles_of(make_candidates(cells), tiles[:2])
+
+
+def test_means_are_over_the_pixels_that_were_summed_although_the_pool_shrank(
+    make_maps: MapsFactory,
+) -> None:
+    maps = make_maps((16, 16), state=np.full((16, 16), PixelState.TRUSTED, dtype=np.uint8))
+    features, whole = torch.full((2, 16, 16), 3.0), np.ones((16, 16), dtype=bool)
+    sums = empty((16, 16), "window", 8, features=2)
+    atoms = atoms_at(sums, (0, 0, 16, 16))
+    sums.add_features(sum_features(features, atoms, whole))
+    rested = whole.copy()
+    rested[4:12, 4:12] = False  # a region that rests: known once all maps are there
+    sums.add(atoms, rested, maps=maps)
+    found = sums.candidates(min_share=0.25)
+    assert len(found) > 1
+    assert found.pixels.min() < 64
+    np.testing.assert_array_equal(found.features, np.full((len(found), 2), 3.0))

@@ -174,3 +174,22 @@ def test_a_mask_must_hold_the_pixels_that_were_charged(
             areas_m2=np.array([1.0]),
             seconds=np.array([1.0]),
         )
+
+
+def test_what_is_bought_by_spread_says_so(
+    make_candidates: CandidatesFactory, choose: Choose
+) -> None:
+    candidates = make_candidates(
+        grid(1, 3),
+        features=[[0, 0], [1, 0], [5, 0]],
+        ambiguous_share=[0, 0, 0.4],
+        mean_error=[0.02, 0.02, 0.02],
+    )
+    spread = choose(candidates, "2regions", proven=False)
+    assert sorted(spread.chosen.tolist()) == [0, 2]
+    assert set(spread.reasons) == {
+        "unlike the other regions asked about",
+        "unlike the other regions asked about, 40 % undecided (ambiguous Meadow/Crop)",
+    }
+    trusting = choose(candidates.take([0]), "1regions")
+    assert trusting.reasons == ("teacher and friend disagree, predicted error 0.02",)

@@ -9,7 +9,6 @@ from geohsal.refine.evidence import (
     aupr,
     auroc,
     calibration_error,
-    count_flips,
     least_precise_cut,
     wilson_lower,
     wilson_upper,
@@ -48,14 +47,3 @@ def test_rankings_need_both_outcomes():
     assert calibration_error(score[:0], wrong[:0]) is None
     assert calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0.0
     assert calibration_error(np.array([1.0, 1.0]), np.array([False, True])) == pytest.approx(0.5)
-
-
-def test_flips_are_counted_by_their_new_class_where_truth_is_known():
-    teacher = np.array([0, 0, 1, 1, 2, 0])
-    refined = np.array([1, 1, 0, 1, 0, 2])
-    truth = np.array([1, 0, 2, 1, 255, 2])
-    assert count_flips(teacher, refined, truth, num_classes=3).to_dict() == {
-        "right": [0, 1, 1],
-        "wrong": [0, 1, 0],
-        "neutral": [1, 0, 0],
-    }

@@ -1,12 +1,16 @@
 """Damaged records of a run end in one line, or are made anew where they are only a cache."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from tiny_run import geohsal
 
+from geohsal.errors import ModelError
+from geohsal.io.atomic import read_json
 from geohsal.io.run import Run, open_run
+from geohsal.training.model_io import load_model
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,15 @@ def test_a_query_killed_before_its_project_is_completed_by_the_same_command(
     assert not project.exists()
     geohsal(*command)
     assert project.read_bytes() == before
+
+
+@pytest.mark.parametrize("taught", [["x"], [0.5], 1, [-1, 0, 0, 0, 0], [None] * 5])
+def test_shares_that_are_none_are_refused(run: Run, taught: object) -> None:
+    passport = run.round(0).model_dir / "model.json"
+    values = read_json(passport)
+    passport.write_text(json.dumps(values | {"taught": taught}))
+    with pytest.raises(ModelError, match=r"model\.json and weights do not fit together \(taught "):
+        load_model(passport.parent)
 
 
 def test_weights_that_differ_from_their_hash_are_refused(run: Run) -> None:

@@ -147,6 +147,17 @@ def test_undo_removes_it(own: Run) -> None:
     assert not record.with_suffix(".png").exists()
 
 
+def test_an_ingest_killed_before_it_is_completed_by_the_same_command(own: Run) -> None:
+    record = own.round(0).dir / "diagnostics.json"
+    before = record.read_bytes()
+    record.unlink()
+    files = [own.path.parent / "reviewed_0.gpkg"]
+    assert ingest(own.path, files, dry_run=True).action == "nothing"
+    assert not record.exists()
+    assert ingest(own.path, files).action == "nothing"
+    assert record.read_bytes() == before
+
+
 def test_an_ingest_without_rasters_warns_and_goes_on(own: Run, caplog) -> None:
     ingest(own.path, undo=True)
     shutil.rmtree(own.round(0).rasters)
@@ -204,11 +215,25 @@ def test_the_second_round_knows_how_much_of_the_map_changed(own: Run, monkeypatc
         free = (state > 1) & train
         pool += int(free.sum())
         changed += int((free & (before != after)).sum())
+    saved = shutil.copytree(own.round(0).rasters, own.path.parent / "saved")
     share = read_json(own.round(1).dir / "diagnostics.json")["changed_share"]
     assert share == pytest.approx(changed / pool)
     assert share > 0.005
     assert f"advice: another round is worth it: a round still changed {100 * share:.1f} %" in said
     assert f"still changed {100 * share:.1f} %" in geohsal("status", own.path).stdout
+    late = min(split_tables(own))  # as if this scene had been added after round 0
+    for path in own.round(0).rasters.glob(f"{late}*"):
+        path.unlink()
+    rest = changed_share(own, own.round(1), seed=0)
+    assert rest is not None
+    assert rest != share
+    truths = diagnose_read.read_truths(own, load_manifest(own.manifest))
+    pools = [
+        diagnose_read.count_pool(own, round_, truths, num_classes=5, region_px=16)
+        for round_ in (own.round(0), own.round(1))
+    ]
+    assert 0 < diagnosis(pools[0]).pixels < diagnosis(pools[1]).pixels
+    shutil.copytree(saved, own.round(0).rasters, dirs_exist_ok=True)
     monkeypatch.setattr(diagnose_read, "BLOCK_PX", 32)
     assert changed_share(own, own.round(1), seed=0) == pytest.approx(share, abs=0.1)
     monkeypatch.setattr(diagnose_read, "MOST_BLOCKS", 10_000)

@@ -219,3 +219,11 @@ def test_every_scene_gives_its_share() -> None:
         [10, 40, 160], abs=1
     )
     assert draw.pixels <= 0.1 * sum(scene.pool for scene in scenes)
+
+
+def test_a_draw_that_is_refused_leaves_the_old_manifest(project: Callable[..., Path]) -> None:
+    manifest = project()
+    before = seed(manifest).manifest.read_bytes()
+    with pytest.raises(RequestError, match="buy no region"):
+        seed(manifest, share=1e-6, overwrite=True)
+    assert manifest.with_name("seeded.yaml").read_bytes() == before

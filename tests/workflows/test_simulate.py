@@ -201,15 +201,19 @@ def test_another_manifest_is_refused_and_overwrite_begins_anew(
     config, simulation = load_simulation(landscape.parent / "simulation.yaml")
     folder, manifest = Folder(path=tmp_path / "out"), load_manifest(landscape)
     claim(folder, manifest, config, simulation, overwrite=False)
-    (folder.cells).mkdir()
-    (folder.cells / "old.json").write_text("{}")
+    for part in (folder.cells, folder.diagnoses):
+        part.mkdir()
+        (part / "old.json").write_text("{}")
+    derived = ("results.csv", "results.parquet", "diagnostics.csv", "summary.md", "curves.png")
+    for name in (*derived, "notes.txt"):
+        (folder.path / name).write_text("old")
     text = landscape.read_text().replace("synthetic-landscape", "other")
     other = landscape.with_name("other.yaml")
     other.write_text(text)
     with pytest.raises(RequestError, match="another manifest; choose another folder"):
         claim(folder, load_manifest(other), config, simulation, overwrite=False)
     claim(folder, load_manifest(other), config, simulation, overwrite=True)
-    assert not folder.cells.exists()
+    assert sorted(path.name for path in folder.path.iterdir()) == ["notes.txt", "simulate.json"]
 
 
 def test_a_folder_of_other_things_is_left_alone(landscape: Path, tmp_path: Path) -> None:

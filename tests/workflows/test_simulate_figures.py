@@ -57,7 +57,7 @@ def rows() -> list[Row]:
 
 
 def test_figures_by_hand() -> None:
-    summary = summary_of(rows())
+    summary = summary_of(rows(), rounds=2, seeds=[0, 1])
     assert summary.full is not None
     assert summary.full.mean == pytest.approx(0.55)
     ours, random = summary.figures
@@ -78,14 +78,35 @@ def test_figures_by_hand() -> None:
 def test_the_table_says_what_is_not_reached_and_by_how_many_seeds(tmp_path: Path) -> None:
     found = rows()
     found[0] = row("full", "all", 0, 0, share=1.0, miou=0.7)
-    write_summary(summary_of(found), tmp_path)
+    write_summary(summary_of(found, rounds=2, seeds=[0, 1]), tmp_path)
     lines = (tmp_path / "summary.md").read_text().splitlines()
     ours = next(line for line in lines if line.startswith("| geohsal | plar"))
     assert "0.4000 ± 0.0707 | +0.1000 (sd 0.0707)" in ours
     assert ours.count("not reached (1 of 2)") == 3
     assert json.loads((tmp_path / "summary.json").read_text())["figures"][0]["seeds"] == [0, 1]
     without = [item for item in found if item.method != "full"]
-    assert "share for" not in "\n".join(summary_lines(summary_of(without)))
+    summary = summary_of(without, rounds=2, seeds=[0, 1])
+    assert "share for" not in "\n".join(summary_lines(summary))
+
+
+def test_a_seed_counts_once_its_rounds_are_there_and_is_compared_with_itself() -> None:
+    missing = [("plar", 1, 1), ("random", 0, 1)]  # plar has seed 0 whole, random seed 1
+    found = [item for item in rows() if (item.strategy, item.seed, item.round) not in missing]
+    ours, random = summary_of(found, rounds=2, seeds=[0, 1, 2]).figures
+    assert (ours.seeds, ours.wanted, random.seeds) == ((0,), 3, (1,))
+    assert ours.aubc.mean == pytest.approx(0.35)
+    assert ours.last_miou.mean == pytest.approx(0.5)
+    assert ours.over_random is None, "no seed has both"
+    later = [item for item in rows() if (item.strategy, item.seed, item.round) != missing[1]]
+    summary = summary_of([*later, row("fixmatch", "random", 0, 0, share=0, miou=0.9)],
+                         rounds=2, seeds=[0, 1])  # fmt: skip
+    ours = summary.figures[0]
+    assert ours.over_random is not None
+    assert ours.over_random.difference == pytest.approx(0.1), "of seed 1 alone"
+    assert summary.unfinished == ("fixmatch/random",)
+    lines = list(summary_lines(summary))
+    assert lines[-1] == "No seed is finished yet: fixmatch/random."
+    assert any("| geohsal | random | 1 of 2 |" in line for line in lines)
 
 
 def test_rows_survive_the_disk_and_classes_keep_their_order(tmp_path: Path) -> None:
