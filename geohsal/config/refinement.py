@@ -38,7 +38,8 @@ class EmdConfig:
     )
     min_auroc: Share = Field(
         default=0.60,
-        description="below this AUROC the error is 1 - confidence mixed with disagreement",
+        description="below this AUROC the error is 1 - confidence mixed with disagreement, and "
+        "plar spreads its questions over the whole pool",
     )
 
 
@@ -125,7 +126,10 @@ class PlarConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class PriorConfig:
-    """Class shares of the pool, which labels do not have (refine.priors)."""
+    """Class shares of the pool, which labels do not have (refine.priors).
+
+    They shift logits, and weigh the classes of PLAR under `plar.rule=robust`.
+    """
 
     source: Literal["answers", "em", "none"] = Field(
         default="answers",
