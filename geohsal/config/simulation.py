@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from geohsal.config.fields import STRICT, BudgetText, Positive, Share
 from geohsal.config.loading import (
+    PRESETS,
     SIMULATE,
     Config,
     config_from_dict,
@@ -92,7 +93,7 @@ def load_simulation(
             is unknown, a value out of range.
     """
     where = f"config {source}"
-    values = override(read_settings(source, presets=benchmark_names()), overrides)
+    values = override(read_settings(source, presets=(*benchmark_names(), *PRESETS)), overrides)
     section = values.pop(SIMULATE, None)
     if not isinstance(section, Mapping):
         raise ConfigError(

@@ -106,3 +106,8 @@ def test_a_file_without_the_section_is_refused_with_examples(tmp_path: Path) -> 
     path.write_text("seed: 1\n", "utf-8")
     with pytest.raises(ConfigError, match=r"has no section 'simulate'.*bench_zion_cpu"):
         load_simulation(path)
+
+
+def test_a_preset_of_training_is_no_simulation() -> None:
+    with pytest.raises(ConfigError, match=r"config cpu-small: has no section 'simulate'"):
+        load_simulation("cpu-small")
