@@ -307,6 +307,7 @@ def _quiet_lightning() -> Iterator[None]:
         "The '.*dataloader' does not have many workers",  # small scenes are read in process
         "Checkpoint directory .* exists and is not empty",  # it is rewritten after each part
         ".*LeafSpec.* is deprecated",  # Lightning's own affair
+        "The `srun` command is available",  # one process needs no launcher
     )
     try:
         with warnings.catch_warnings():
