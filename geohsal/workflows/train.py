@@ -29,6 +29,7 @@ from geohsal.training.fit import RoundData, fit_round, is_resumable, plan_round
 from geohsal.training.model_io import load_model, save_model
 from geohsal.workflows.answered import answered_rounds
 from geohsal.workflows.context import RunContext, open_context, pick_device
+from geohsal.workflows.passport import data_hashes, write_item
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.replayed import track_record
 from geohsal.workflows.standing import refuse_half_undone
@@ -131,8 +132,11 @@ def train(
             "round": round_.index,
             "request": request,
             "taught": result.priors.taught.tolist(),
+            "parameters": sum(value.numel() for value in result.networks.parameters()),
+            "data": data_hashes(context),
         },
     )
+    write_item(context, round_)
     round_.checkpoint.unlink(missing_ok=True)
     return _summary(round_, metrics, changed=True)
 
@@ -153,6 +157,7 @@ def _finished(context: RunContext, round_: Round, *, overwrite: bool) -> TrainSu
             else "use --overwrite to train it anew"
         )
         raise RunError(f"{context.run.path}: round {round_.index} {why}; {remedy}")
+    write_item(context, round_)  # a killed training may have ended just before it
     return _summary(round_, read_record(round_.metrics, *SUMMARY_KEYS), changed=False)
 
 
