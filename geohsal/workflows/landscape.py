@@ -83,7 +83,7 @@ scenes:
     split: train
 
   # Kept apart: `evaluate` measures here, nothing else looks at it. To split one large scene into
-  # blocks instead:   split: blocks   (see README, "The manifest")
+  # blocks instead:   split: blocks   (see docs/reference/manifest.md)
   - id: east_2
     image: scenes/east_2.tif
     truth: {path: truth/east_2.tif, ignore: [255]}
