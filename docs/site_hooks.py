@@ -1,5 +1,6 @@
 """What MkDocs does not do by itself: links to files of the tree, tables made from the code."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ def _settings() -> Iterator[str]:
             default = defaults[name][key]
             yield f"| `{name}.{key}` | `{_text(default)}` | {_bounds(field)} | {_meaning(field)} |"
     plain = [name for name, entry in schema["properties"].items() if _reference(entry) is None]
-    yield f"\nBesides: {', '.join(f'`{name}` (default `{_text(defaults[name])}`)' for name in plain)}."
+    named = [f"`{name}` (default `{_text(defaults[name])}`)" for name in plain]
+    yield f"\nBesides: {', '.join(named)}."
 
 
 def _reference(entry: dict[str, Any]) -> str | None:
@@ -76,11 +78,7 @@ def _reference(entry: dict[str, Any]) -> str | None:
 
 
 def _text(value: Any) -> str:
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if (value is None or isinstance(value, bool))
-        else str(value)
-    )
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 _BOUNDS = {
