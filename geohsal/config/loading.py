@@ -22,6 +22,7 @@ from geohsal.config.fields import STRICT
 from geohsal.config.learning import AugmentConfig, SslConfig, TrainConfig
 from geohsal.config.network import ModelConfig, TileConfig
 from geohsal.config.refinement import EmdConfig, PlarConfig, PriorConfig
+from geohsal.config.yaml_text import yaml_values
 from geohsal.errors import ConfigError
 
 FORMAT_VERSION = 1
@@ -235,7 +236,7 @@ def parse_yaml_mapping(text: str, *, where: str) -> dict[str, Any]:
         ConfigError: it is not YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(text)
+        values = yaml_values(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
@@ -251,7 +252,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not separator or not all(parts):
         raise ConfigError(f"--set {override}: write it as section.key=value")
     try:
-        value = yaml.safe_load(text)
+        value = yaml_values(text)
     except yaml.YAMLError:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from None
     target = values

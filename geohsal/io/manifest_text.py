@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from geohsal.config import explain
+from geohsal.config.yaml_text import yaml_values
 from geohsal.errors import ManifestError
 
 _STRICT = ConfigDict(extra="forbid")
@@ -205,6 +206,6 @@ def read_yaml(text: str, *, where: str) -> object:
         ManifestError: it is not YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError) as error:
+        return yaml_values(text, loader=_Loader)
+    except yaml.YAMLError as error:
         raise ManifestError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
