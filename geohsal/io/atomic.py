@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,15 +22,24 @@ OLD_S = 24 * 3600
 """An unfinished file that is older belongs to a command that was killed."""
 
 
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_NAME = re.compile(rf"\..+\.(?:([0-9a-f]{{8}})-(\d+)-)?[0-9a-f]{{8}}{re.escape(PART)}.*")
+"""Unfinished names say who writes them: machine and process (older versions did not)."""
+
+_cleared: set[Path] = set()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` (same suffix) that takes its place if the block succeeds.
 
+    What killed commands left unfinished in the folder goes first.
+
     Raises:
         DataError: the folder cannot be written or the disk is full.
     """
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{PART}{path.suffix}")
-    _clear_old(path)
+    part = path.with_name(f".{path.stem}.{_tag()}{PART}{path.suffix}")
+    _clear(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -38,19 +49,61 @@ def replacing(path: Path) -> Iterator[Path]:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         with suppress(OSError):  # cleaning up must not hide the error itself
-            if part.is_dir():
-                shutil.rmtree(part)
-            else:
-                part.unlink(missing_ok=True)
+            _remove(part)
 
 
-def _clear_old(path: Path) -> None:
-    """Remove what killed commands left of this file, once no command can still be at it."""
-    own = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}{re.escape(PART + path.suffix)}")
+@contextmanager
+def scratch(folder: Path, name: str) -> Iterator[Path]:
+    """A folder for unfinished work inside `folder`, removed afterwards; of killed commands, too.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    own = folder / f".{name}.{_tag()}{PART}"
+    _clear(folder)
+    try:
+        own.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _tag() -> str:
+    return f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed commands left in a folder; looked for once, folders may hold thousands."""
+    if folder in _cleared:
+        return
+    _cleared.add(folder)
     with suppress(OSError):  # whether the folder can be written shows when it is
-        for found in path.parent.iterdir():
-            if own.fullmatch(found.name) and time.time() - found.lstat().st_mtime > OLD_S:
-                shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
+        for found in folder.iterdir():
+            match = _NAME.fullmatch(found.name)
+            if match and _is_left(found, match[1], match[2]):
+                _remove(found)
+
+
+def _is_left(found: Path, host: str | None, pid: str | None) -> bool:
+    """Whether nobody can still be at it: its process is gone, or it is older than a day."""
+    if host == _HOST and pid is not None:
+        try:
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:
+            pass
+    return time.time() - found.lstat().st_mtime > OLD_S
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(part: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from rasterio.crs import CRS
 from geohsal.config import load_config
 from geohsal.errors import DataError, PartialError, RequestError, RunError
 from geohsal.geo.scene import ClassInfo, Scene
-from geohsal.io.atomic import PART, replacing
+from geohsal.io.atomic import replacing, scratch
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.geopackage import common_crs, crs_text, file_groups
 from geohsal.io.manifest import load_manifest
@@ -184,7 +183,7 @@ class _Export:
 
     def _batches(self, scenes: Sequence[Scene], crs: CRS | None) -> Iterator[PolygonBatch]:
         for scene in scenes:
-            with tempfile.TemporaryDirectory(prefix=f".export{PART}-", dir=self.folder) as folder:
+            with scratch(self.folder, "export") as folder:
                 try:
                     staged = stage(
                         self.run,
@@ -193,7 +192,7 @@ class _Export:
                         num_classes=len(self.classes),
                         what=self.request["what"],
                         sieve_px=self.request["sieve_px"],
-                        folder=Path(folder),
+                        folder=folder,
                     )
                 except DataError as error:
                     self.failures[scene.scene_id] = str(error)

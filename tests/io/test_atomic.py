@@ -1,13 +1,15 @@
 """Records that geohsal wrote, when somebody else has damaged them."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from geohsal.errors import DataError
-from geohsal.io.atomic import OLD_S, read_record, write_text
+from geohsal.io.atomic import OLD_S, read_record, replacing, scratch, write_text
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"round": 1}', "\x00"])
@@ -27,12 +29,41 @@ def test_a_record_with_its_keys_is_read(tmp_path: Path) -> None:
         read_record(tmp_path, "request")
 
 
-def test_what_killed_commands_left_of_a_file_goes_with_its_next_write(tmp_path: Path) -> None:
-    old = [".a.01234567.part.txt", ".a.b.01234567.part.txt", ".a.89abcdef.part.tif", ".a.part.txt"]
-    for name in (*old, ".a.76543210.part.txt"):
-        (tmp_path / name).touch()
-    for name in old:
-        os.utime(tmp_path / name, (time.time() - OLD_S - 60,) * 2)
-    write_text(tmp_path / "a.txt", "x")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"a.txt", ".a.76543210.part.txt", *old[1:]}
+def test_what_killed_commands_left_in_a_folder_goes_with_the_next_write(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with replacing(tmp_path / "live.tif") as part:
+        host, own, lot = part.name.split(".")[2].split("-")
+        part.touch()
+    gone = [
+        f".a.{host}-{dead.pid}-{lot}.part.gpkg",
+        f".a.{host}-{dead.pid}-{lot}.part.gpkg-journal",
+        f".b.c.{host}-{dead.pid}-{lot}.part.draft.tif",
+        f".work.{host}-{dead.pid}-{lot}.part/codes.bin",
+        ".old.01234567.part.txt",
+    ]
+    stays = [
+        f".a.{host}-{own}-{lot}.part.gpkg",
+        f".a.00000000-{dead.pid}-{lot}.part.gpkg",  # of another machine
+        ".new.01234567.part.txt",
+        ".a.part.txt",
+        "a.part.txt",
+    ]
+    folder = tmp_path / "folder"
+    for name in (*gone, *stays):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    os.utime(folder / ".old.01234567.part.txt", (time.time() - OLD_S - 60,) * 2)
+    write_text(folder / "a.txt", "x")
+    assert {path.name for path in folder.iterdir()} == {"a.txt", *stays}
+
+
+def test_scratch_folders_go_whatever_happens(tmp_path: Path) -> None:
+    def work() -> None:
+        with scratch(tmp_path, "work") as folder:
+            (folder / "x").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,72 @@
+"""Killed at any moment, the same command completes, and nothing tells that it was killed."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import killing
+import numpy as np
+import pytest
+from killing import STAGES, Stage
+from tiny_run import TINY_SETTINGS
+
+from geohsal.workflows.landscape import write_landscape
+
+pytestmark = pytest.mark.kill
+
+KILLS = 4
+"""Moments per stage; `answer` only fills a file for the next stage."""
+
+KILLED = tuple(stage for stage in STAGES if stage.name != "answer")
+
+
+class Undisturbed:
+    """The whole chain once, with its folder as it was before each stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.seconds: dict[str, float] = {}
+        self.home.mkdir()
+        self.scenes = write_landscape(folder / "landscape", shape=(192, 224)).parent
+        (self.scenes / "settings.yaml").write_text(TINY_SETTINGS, "utf-8")
+        for stage in STAGES:
+            shutil.copytree(self.home, self.before(stage))
+            log = folder / f"{stage.name}.log"
+            code, self.seconds[stage.name] = killing.run(stage.argv(self.home, self.scenes), log)
+            assert code == 0, log.read_text()
+
+    def before(self, stage: Stage) -> Path:
+        return self.folder / f"before_{stage.name}"
+
+    def after(self, stage: Stage) -> Path:
+        """The folder as it was once the stage was done."""
+        place = STAGES.index(stage) + 1
+        return self.home if place == len(STAGES) else self.before(STAGES[place])
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+    killing.set_one_thread()
+    folder = tmp_path_factory.mktemp("chain")
+    yield Undisturbed(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+@pytest.mark.parametrize("stage", KILLED, ids=[stage.name for stage in KILLED])
+def test_the_same_command_completes_what_was_killed(
+    chain: Undisturbed, tmp_path: Path, stage: Stage, number: int
+) -> None:
+    rng = np.random.default_rng([KILLED.index(stage), number])
+    share = (number + rng.random()) / KILLS  # one moment in each part of the undisturbed time
+    home = shutil.copytree(chain.before(stage), tmp_path / "home")
+    log = tmp_path / "log"
+    argv = stage.argv(home, chain.scenes)
+    killing.run(argv, log, kill_after=share * chain.seconds[stage.name])
+    code, _ = killing.run(argv, log)
+    assert code == 0, f"killed at {share:.2f}: {log.read_text()}"
+    assert killing.leftovers(home) == []
+    expected, found = killing.snapshot(chain.after(stage)), killing.snapshot(home)
+    different = {name for name in expected.keys() | found if expected.get(name) != found.get(name)}
+    assert not different, f"killed at {share:.2f} of the time"
