@@ -1,16 +1,27 @@
 """Every exception that geohsal raises on purpose, under one root; each leaf knows its exit code.
 
 Exit codes are part of the command-line contract: 2 the request is wrong, 3 the data is wrong,
-4 some scenes succeeded and others failed. Anything that is not a `GeohsalError` is a bug.
+4 some scenes succeeded and others failed, 75 other processes have not done their share yet or were
+lost, 85 the command was told to stop and can go on. Anything that is not a `GeohsalError` is a bug.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 
 class GeohsalError(Exception):
     """Root of all expected failures; the message says where, what was found and what to do."""
 
     exit_code: ClassVar[int] = 3
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes, whatever their `__init__` asks for."""
+        return type(self)._again, (self.args, vars(self))
+
+    @classmethod
+    def _again(cls, args: tuple[Any, ...], state: dict[str, Any]) -> Self:
+        error = cls.__new__(cls, *args)
+        vars(error).update(state)
+        return error
 
 
 class RequestError(GeohsalError, ValueError):
@@ -63,6 +74,14 @@ class ModelError(DataError):
     """A model folder, checkpoint or weights file is missing, damaged or does not fit."""
 
 
+class SlurmError(GeohsalError):
+    """A command of Slurm is missing, failed or did not answer; `reason` is what it said."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class PartialError(GeohsalError):
     """Some scenes (or cells) succeeded and others failed; `failures` maps each to one line."""
 
@@ -71,3 +90,29 @@ class PartialError(GeohsalError):
     def __init__(self, message: str, *, failures: dict[str, str]) -> None:
         super().__init__(message)
         self.failures = failures
+
+
+class PartsMissingError(GeohsalError):
+    """Results that other processes are to make are not all there yet."""
+
+    exit_code = 75
+
+
+class LostError(GeohsalError):
+    """A process that worked together with this one is gone; the same command goes on."""
+
+    exit_code = 75
+
+
+class PreemptedError(GeohsalError):
+    """The command was told to stop and saved its state; the same command goes on from there."""
+
+    exit_code = 85
+
+
+class QuietError(GeohsalError):
+    """One of several processes ends because of what another one says; `code` is its exit code."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code

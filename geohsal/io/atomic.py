@@ -22,7 +22,19 @@ OLD_S = 24 * 3600
 """An unfinished file that is older belongs to a command that was killed."""
 
 
-_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+def _host(name: str, boot: Path, pids: Path) -> str:
+    """Where process numbers are those of this process: one boot of a machine, one container."""
+    known = [name]
+    with suppress(OSError):  # other systems than Linux
+        known.append(boot.read_text("ascii").strip())
+    with suppress(OSError):
+        known.append(str(pids.stat().st_ino))
+    return f"{zlib.crc32(' '.join(known).encode()):08x}"
+
+
+_HOST = _host(
+    socket.gethostname(), Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+)
 _NAME = re.compile(rf"\..+\.(?:([0-9a-f]{{8}})-(\d+)-)?[0-9a-f]{{8}}{re.escape(PART)}.*")
 """Unfinished names say who writes them: machine and process (older versions did not)."""
 
@@ -69,6 +81,17 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
         yield own
     finally:
         shutil.rmtree(own, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder that others may still write into: it is gone at once, leftovers do no harm.
+
+    What they write from then on fails or lands in a new folder of that name.
+    """
+    aside = folder.with_name(f".{folder.name.lstrip('.')}.{_tag()}{PART}")
+    with suppress(OSError):
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _tag() -> str:

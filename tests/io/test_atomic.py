@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from geohsal.errors import DataError
-from geohsal.io.atomic import OLD_S, read_record, replacing, scratch, write_text
+from geohsal.io.atomic import (
+    OLD_S,
+    _host,
+    discard,
+    read_record,
+    replacing,
+    scratch,
+    write_text,
+)
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"round": 1}', "\x00"])
@@ -66,4 +74,27 @@ def test_scratch_folders_go_whatever_happens(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError):
         work()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_process_numbers_of_another_boot_or_container_are_others(tmp_path: Path) -> None:
+    boot, namespace, other = (tmp_path / name for name in ("boot", "namespace", "other"))
+    for path in (boot, namespace, other):
+        path.write_text(path.name, "ascii")
+    hosts = {
+        _host("node", boot, namespace),
+        _host("other", boot, namespace),
+        _host("node", other, namespace),
+        _host("node", boot, other),
+        _host("node", tmp_path / "none", tmp_path / "none"),
+    }
+    assert len(hosts) == 5
+    assert _host("node", boot, namespace) in hosts
+
+
+def test_a_discarded_folder_is_gone_whoever_writes_into_it(tmp_path: Path) -> None:
+    folder = tmp_path / ".parts"
+    write_text(folder / "a.txt", "x")
+    discard(folder)
+    discard(folder)
     assert list(tmp_path.iterdir()) == []
