@@ -15,6 +15,7 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.windows import Window
+from review_factory import reader_of
 from scipy import ndimage
 
 from geohsal.config import OutputConfig
@@ -44,7 +45,7 @@ class PageRound:
             "round_": self.round,
             "regions": self.regions,
             "scenes": {self.scene.scene_id: self.scene},
-            "maps": {self.scene.scene_id: self.maps},
+            "maps": reader_of({self.scene.scene_id: self.maps}),
             "classes": self.classes,
             "config": OutputConfig(),
             "run": "my-town",

@@ -12,7 +12,7 @@ from geohsal.geo.scene import ClassInfo
 from geohsal.io.cog import write_cog
 from geohsal.io.qgis_project import write_project
 from geohsal.io.run import Round
-from geohsal.workflows.round_rasters import write_maps
+from geohsal.workflows.map_writer import open_maps
 
 STRESS = tuple(
     ClassInfo(class_id=number, name=name, color=f"#{number:02x}{255 - number:02x}80")
@@ -65,7 +65,8 @@ def make_project(
     asked = make_asked(round_.dir, grids, classes=classes, **provenance)
     picture = gradient()[:bands]
     for scene in asked.scenes.values():
-        write_maps(round_, scene, asked.maps[scene.scene_id], classes)
+        with open_maps(round_, scene, classes) as writer:
+            writer.write(scene.extent, asked.maps[scene.scene_id])
         write_cog(
             round_.raster(scene.scene_id, "view"),
             picture,

@@ -1,7 +1,7 @@
 """Small queried rounds, their review files, and a person who edits them with other software."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from rasterio.windows import Window
 from scipy import ndimage
 
 from geohsal.config import OutputConfig
-from geohsal.geo.scene import ClassInfo, QueryRegion, Scene, SceneMaps
+from geohsal.geo.patches import slices
+from geohsal.geo.scene import ClassInfo, MapReader, QueryRegion, Scene, SceneMaps
 from geohsal.geo.states import PixelState
 from geohsal.io.review_file import write_review
 from geohsal.io.review_origin import Asked as Record
@@ -94,6 +95,18 @@ def make_maps(seed: int) -> SceneMaps:
     )
 
 
+def reader_of(maps: Mapping[str, SceneMaps]) -> MapReader:
+    """Reads windows of maps in memory, and nothing outside them."""
+
+    def read(scene_id: str, window: Window) -> SceneMaps:
+        whole, at = maps[scene_id], slices(window)
+        here = {field.name: getattr(whole, field.name)[at] for field in dataclasses.fields(whole)}
+        assert here["state"].shape == (window.height, window.width), "outside the scene"
+        return SceneMaps(**here)
+
+    return read
+
+
 def make_regions(
     scene: Scene, maps: SceneMaps, cells: Sequence[tuple[int, int]]
 ) -> Iterator[QueryRegion]:
@@ -150,7 +163,7 @@ def make_asked(
         path,
         regions=regions,
         scenes=scenes,
-        maps=maps,
+        maps=reader_of(maps),
         classes=classes,
         config=OutputConfig(sieve_px=sieve_px, context_px=4),
         provenance={"request": "this-query", **provenance},

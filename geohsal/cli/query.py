@@ -1,104 +1,84 @@
 """`geohsal query`."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from geohsal.cli import options
+from geohsal.cli.choosing import choosing, query_lines
 from geohsal.cli.report import Report
 
 if TYPE_CHECKING:
-    from geohsal.workflows.query_summary import QuerySummary
+    from geohsal.workflows.query import ScoreSummary
+
+CHOICE = ("budget", "packages", "overlap", "overwrite", "dry_run")
+"""Options that say what to choose, which a shard does not."""
 
 
 @click.command("query")
 @options.run_argument
-@click.option(
-    "--budget",
-    metavar="B",
-    help="200regions, 1.5ha, 0.5km2, 2% (of all valid train pixels), 30000px or 45min; "
-    "without it: query.budget of the settings.",
-)
-@click.option(
-    "--packages",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Share the regions out to N reviewers: N files of neighbouring regions and equal work.",
-)
-@click.option(
-    "--overlap",
-    metavar="SHARE",
-    default="0%",
-    show_default=True,
-    help="Share of the regions that two reviewers get, to see how far they agree.",
-)
-@options.overwrite
+@choosing
 @options.workers
 @options.device
+@options.shard
+@options.scheduler
 @options.dry_run
 @options.reporting
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     run_dir: Path,
     *,
-    budget: str | None,
-    packages: int,
-    overlap: str,
-    overwrite: bool,
+    shard: str | None,
     workers: int,
     device: str,
-    dry_run: bool,
+    scheduler: str | None,
     report: Report,
+    **choice: Any,
 ) -> None:
     """Predict RUN's scenes, refine, and choose the regions worth asking about.
 
     Writes the review file of the round, its QGIS project, its review page and its rasters. With
-    --dry-run the maps are made and the choice is told, but no review file is written.
+    --dry-run the maps are made and the choice is told, but no review file is written. With --shard
+    a share of the maps is made and nothing chosen: once all shares are done, run geohsal select.
     """
+    engine: dict[str, Any] = {"workers": workers, "device": device, "scheduler": scheduler}
+    if shard is not None:
+        _refuse_choice(ctx)
+        from geohsal.workflows.query import score
+
+        with report.progress() as progress:
+            scored = score(run_dir, shard=shard, **engine, progress=progress)
+        report.result(scored, score_lines(scored, run_dir))
+        return
     from geohsal.workflows.query import query
 
     with report.progress() as progress:
-        summary = query(
-            run_dir,
-            budget=budget,
-            packages=packages,
-            overlap=overlap,
-            overwrite=overwrite,
-            workers=workers,
-            device=device,
-            dry_run=dry_run,
-            progress=progress,
-        )
+        summary = query(run_dir, **choice, **engine, progress=progress)
     report.result(summary, query_lines(summary))
 
 
-def query_lines(summary: "QuerySummary") -> Iterator[str]:
-    """What is asked, what it costs, and where the files are."""
-    from geohsal.geo.budget import amount_text, counted
+def _refuse_choice(ctx: click.Context) -> None:
+    for name in CHOICE:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(
+                f"{option}: a shard chooses nothing; give it to geohsal select", ctx
+            )
 
-    if not summary.changed:
-        yield f"nothing to do: round {summary.round} is already queried like this"
-    area = "" if summary.area_ha is None else f", {summary.area_ha:.2f} ha"
+
+def score_lines(summary: "ScoreSummary", run_dir: Path) -> Iterator[str]:
+    """What is judged and what is left."""
     yield (
-        f"round {summary.round}: {counted(summary.regions, 'region')} "
-        f"({counted(summary.audit_regions, 'audit')}), "
-        f"{summary.pixels:,} px{area}, about {max(summary.minutes, 1):.0f} min of review"
+        f"round {summary.round}, shard {summary.shard}: {summary.done} of {summary.planned} chunks "
+        "judged now"
     )
-    if summary.prices:
-        yield f"review time: {summary.prices}"
-    yield f"budget {summary.budget}: {amount_text(summary.spent, summary.unit)} spent"
-    if summary.overlap_regions:
-        yield (
-            f"{counted(summary.overlap_regions, 'region')} in two packages: paid for once, but the "
-            "minutes of both reviews count"
-        )
-    total = max(sum(summary.states.values()), 1)
-    shares = (f"{name.lower()} {count / total:.1%}" for name, count in summary.states.items())
-    yield f"pixels: {', '.join(shares)}"
-    yield from summary.notes
-    for path in summary.files:
-        yield f"review in QGIS: {path.with_suffix('.qgz')} (answers are saved in {path.name})"
-        yield f"or in a browser: {path.with_suffix('.html')}"
+    if summary.left:
+        yield f"left for other shards: {summary.left} of {summary.planned} chunks"
+    else:
+        yield f"every chunk is judged; choose with: geohsal select {shlex.quote(str(run_dir))}"

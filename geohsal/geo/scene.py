@@ -1,5 +1,6 @@
 """Scenes, tiles, regions and maps as plain values: where pixels lie, without opening a file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +84,10 @@ class SceneMaps:
     error: NDArray[np.float32]
     margin: NDArray[np.float32]
     undecided: NDArray[np.float32]
+
+
+MapReader = Callable[[str, Window], SceneMaps]
+"""Gives the maps of a window of a scene, by its id: nothing needs the whole scene at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What GDAL does not write into a GeoPackage: QGIS styles, field domains, metadata."""
 
 import datetime
+import os
 import sqlite3
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -46,8 +47,15 @@ CONSTRAINT crmr_mpi_fk FOREIGN KEY (md_parent_id) REFERENCES gpkg_metadata(id))"
 
 
 def now_text() -> str:
-    """The time as GeoPackage wants it: UTC with milliseconds and Z."""
+    """The time as GeoPackage wants it: UTC with milliseconds and Z.
+
+    SOURCE_DATE_EPOCH (seconds since 1970, the convention of reproducible builds) stands in for
+    the clock, so that files can be compared byte by byte.
+    """
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
     now = datetime.datetime.now(datetime.UTC)
+    if fixed.isdecimal():
+        now = datetime.datetime.fromtimestamp(int(fixed), datetime.UTC)
     return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
 
 
@@ -63,6 +71,7 @@ def add_extras(
         _add_styles(connection, layers, classes)
         _add_domains(connection, layers, classes)
         _add_metadata(connection, layers, provenance)
+        connection.execute("UPDATE gpkg_contents SET last_change = ?", (now_text(),))
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.execute("VACUUM")
 

@@ -26,7 +26,7 @@ from geohsal.geo.patches import (
     slices,
 )
 from geohsal.geo.polygons import mask_to_multipolygon
-from geohsal.geo.scene import ClassInfo, QueryRegion, Scene, SceneMaps
+from geohsal.geo.scene import ClassInfo, MapReader, QueryRegion, Scene, SceneMaps
 from geohsal.geo.states import IGNORE_INDEX, UNDECIDED, PixelState
 from geohsal.io import review_schema as schema
 from geohsal.io.atomic import replacing
@@ -48,7 +48,7 @@ def write_review(
     *,
     regions: Sequence[QueryRegion],
     scenes: Mapping[str, Scene],
-    maps: Mapping[str, SceneMaps],
+    maps: MapReader,
     classes: Sequence[ClassInfo],
     config: OutputConfig,
     provenance: Mapping[str, Any],
@@ -59,7 +59,7 @@ def write_review(
         path: must end in .gpkg; an unedited file there is replaced.
         regions: of one round, of the scenes of one group.
         scenes: by scene id; those of `regions` at least.
-        maps: by scene id; those of `regions` at least.
+        maps: read in windows on and around the regions.
         classes: in the order of their ids.
         config: sieve and context.
         provenance: plain values that travel with the file (`request` of the query, versions,
@@ -152,18 +152,16 @@ def _source_codes(state: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _answer_rows(
     regions: Sequence[QueryRegion],
     scenes: Mapping[str, Scene],
-    maps: Mapping[str, SceneMaps],
+    maps: MapReader,
     classes: Sequence[ClassInfo],
     config: OutputConfig,
     crs: CRS | None,
 ) -> tuple[RowList, AnswerTable]:
     rows, record = RowList(layer=schema.ANSWERS_LAYER), []
     for region in regions:
-        scene, at = scenes[region.scene_id], slices(region.cell)
-        found = find_patches(
-            maps[region.scene_id].refined[at], mask=region.mask, sieve_px=config.sieve_px
-        )
-        sources = found.majority(_source_codes(maps[region.scene_id].state[at]))
+        scene, here = scenes[region.scene_id], maps(region.scene_id, region.cell)
+        found = find_patches(here.refined, mask=region.mask, sieve_px=config.sieve_px)
+        sources = found.majority(_source_codes(here.state))
         for number, polygon in enumerate(found.polygons):
             code = int(found.codes[number])
             answer = Answer(
@@ -192,7 +190,7 @@ def _answer_rows(
 def _around(
     regions: Sequence[QueryRegion],
     scenes: Sequence[Scene],
-    maps: Mapping[str, SceneMaps],
+    maps: MapReader,
     classes: Sequence[ClassInfo],
     config: OutputConfig,
     crs: CRS | None,
@@ -218,8 +216,9 @@ def _around(
                     )
                     inside[slices(moved)] = True
             place_in = _Place(scene=scene, crs=crs, window=window, sieve_px=config.sieve_px)
-            _add_undecided(undecided, place_in, maps[scene.scene_id], inside)
-            _add_pseudo_labels(pseudo_labels, place_in, maps[scene.scene_id], inside, classes)
+            here = maps(scene.scene_id, window)
+            _add_undecided(undecided, place_in, here.state, inside)
+            _add_pseudo_labels(pseudo_labels, place_in, here, inside, classes)
     return undecided, pseudo_labels
 
 
@@ -242,9 +241,8 @@ class _Place:
 
 
 def _add_undecided(
-    rows: RowList, where: _Place, maps: SceneMaps, inside: NDArray[np.bool_]
+    rows: RowList, where: _Place, state: NDArray[np.uint8], inside: NDArray[np.bool_]
 ) -> None:
-    state = maps.state[slices(where.window)]
     mask = inside & np.isin(state, UNDECIDED)
     found = find_patches(state, mask=mask, sieve_px=where.sieve_px)
     areas = found.areas_m2(where.scene, where.window)
@@ -267,8 +265,7 @@ def _add_pseudo_labels(
     inside: NDArray[np.bool_],
     classes: Sequence[ClassInfo],
 ) -> None:
-    at = slices(where.window)
-    state, refined, teacher = maps.state[at], maps.refined[at], maps.teacher[at]
+    state, refined, teacher = maps.state, maps.refined, maps.teacher
     mask = inside & (state != PixelState.NODATA) & ~np.isin(state, UNDECIDED)
     mask &= refined != IGNORE_INDEX
     corrected = state == PixelState.CORRECTED
@@ -276,7 +273,7 @@ def _add_pseudo_labels(
     codes = refined.astype(np.int32) + 256 * (old + 256 * _source_codes(state).astype(np.int32))
     found = find_patches(codes, mask=mask, sieve_px=where.sieve_px)
     areas = found.areas_m2(where.scene, where.window)
-    confidence = found.mean(maps.confidence[at])
+    confidence = found.mean(maps.confidence)
     for number, polygon in enumerate(found.polygons):
         rest, class_id = divmod(int(found.codes[number]), 256)
         source, old_class = divmod(rest, 256)

@@ -28,9 +28,9 @@ from shapely.geometry.base import BaseGeometry
 
 from geohsal.config import OutputConfig
 from geohsal.errors import DataError
-from geohsal.geo.patches import find_patches, pad_window, slices
+from geohsal.geo.patches import find_patches, pad_window
 from geohsal.geo.polygons import mask_to_multipolygon
-from geohsal.geo.scene import ClassInfo, QueryRegion, Scene, SceneMaps
+from geohsal.geo.scene import ClassInfo, MapReader, QueryRegion, Scene
 from geohsal.io.atomic import write_text
 from geohsal.io.decisions_csv import COLUMNS, FORMAT_VERSION
 from geohsal.io.gdal import GDAL_ERRORS, quiet, reason
@@ -59,7 +59,7 @@ def write_page(
     round_: Round,
     regions: Sequence[QueryRegion],
     scenes: Mapping[str, Scene],
-    maps: Mapping[str, SceneMaps],
+    maps: MapReader,
     classes: Sequence[ClassInfo],
     config: OutputConfig,
     run: str,
@@ -72,7 +72,7 @@ def write_page(
         round_: whose pictures (`view` rasters) are shown.
         regions: of one round.
         scenes: by scene id; those of `regions` at least.
-        maps: by scene id; those of `regions` at least.
+        maps: read in the windows of the regions.
         classes: in the order of their ids.
         config: sieve of the suggestions, as in the review file.
         run: name of the run.
@@ -101,8 +101,7 @@ def write_page(
             for info in classes
         ],
         "regions": [
-            _region(region, scenes[region.scene_id], maps[region.scene_id], round_, config)
-            for region in ranked
+            _region(region, scenes[region.scene_id], maps, round_, config) for region in ranked
         ],
     }
     write_text(path, _page(content, title=f"Review of {run}, round {round_.index}"))
@@ -141,13 +140,14 @@ def _inert(content: Mapping[str, Any]) -> str:
 
 
 def _region(
-    region: QueryRegion, scene: Scene, maps: SceneMaps, round_: Round, config: OutputConfig
+    region: QueryRegion, scene: Scene, maps: MapReader, round_: Round, config: OutputConfig
 ) -> dict[str, Any]:
     cell = region.cell
     pad = round(CONTEXT_SHARE * max(int(cell.width), int(cell.height)))
     window = pad_window(cell, pad, scene)
     right, down = int(cell.col_off - window.col_off), int(cell.row_off - window.row_off)
-    found = find_patches(maps.refined[slices(cell)], mask=region.mask, sieve_px=config.sieve_px)
+    refined = maps(region.scene_id, cell).refined
+    found = find_patches(refined, mask=region.mask, sieve_px=config.sieve_px)
     outline = mask_to_multipolygon(region.mask, transform=Affine.translation(right, down))
     image, bands = _picture(round_.raster(region.scene_id, "view"), window)
     return {

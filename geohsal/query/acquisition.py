@@ -23,17 +23,28 @@ from geohsal.query.regions import Candidates
 GROUP = "geohsal.acquisition"
 """Entry points that third parties register acquisitions under."""
 
+Doubt = Literal["entropy", "top2_margin"]
+"""Maps of doubt that only some scores read; the others are there for every score."""
+
+DOUBTS: frozenset[Doubt] = frozenset({"entropy", "top2_margin"})
+
 Need = Literal["information", "embeddings", "labelled"]
 """What costs extra to know: mutual information of pixels, gradient embeddings of regions, mean
 features of the labelled regions."""
+
+
+def _none(config: QueryConfig) -> int:
+    return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquisition:
     """One strategy: three stages that know nothing of each other, and what they need.
 
-    `aggregate` gives way to `query.aggregate` if `settable`; `words` tells a reviewer why, from
-    the mean of the score map over the region.
+    `score` sees a window of a scene with `halo` pixels around it (fewer at the scene's edge): as
+    many as its formula looks at, so that the map does not depend on the windows. Of the maps of
+    doubt it gets those in `doubts`; the others are 0. `aggregate` gives way to `query.aggregate`
+    if `settable`; `words` tells a reviewer why, from the mean of the score map over the region.
     """
 
     name: str
@@ -43,9 +54,11 @@ class Acquisition:
     words: Callable[[float], str]
     needs: frozenset[Need] = frozenset()
     settable: bool = True
+    halo: Callable[[QueryConfig], int] = _none
+    doubts: frozenset[Doubt] = DOUBTS
 
     def pixels(self, evidence: PixelEvidence, config: QueryConfig) -> NDArray[np.float32]:
-        """The score map (row, col) of a scene.
+        """The score map (row, col) of a window.
 
         Raises:
             ConfigError: a plugin's map has another shape, or holds negative numbers or NaN.
@@ -76,6 +89,7 @@ _BUILT_IN = (
         aggregate=sum_per_cost,
         select=selectors.diverse,
         words="undecided: mean {:.2f}".format,
+        doubts=frozenset(),
     ),
     Acquisition(
         name="random",
@@ -84,6 +98,7 @@ _BUILT_IN = (
         select=selectors.by_lot,
         words=lambda value: "random choice",
         settable=False,
+        doubts=frozenset(),
     ),
     Acquisition(
         name="entropy",
@@ -91,6 +106,7 @@ _BUILT_IN = (
         aggregate=mean,
         select=selectors.best_first,
         words="mean entropy {:.2f}".format,
+        doubts=frozenset({"entropy"}),
     ),
     Acquisition(
         name="margin",
@@ -98,6 +114,7 @@ _BUILT_IN = (
         aggregate=mean,
         select=selectors.best_first,
         words="two best classes close together: mean {:.2f}".format,
+        doubts=frozenset({"top2_margin"}),
     ),
     Acquisition(
         name="least_confidence",
@@ -105,6 +122,7 @@ _BUILT_IN = (
         aggregate=mean,
         select=selectors.best_first,
         words=lambda value: f"mean confidence {1 - value:.2f}",
+        doubts=frozenset(),
     ),
     Acquisition(
         name="bald",
@@ -113,6 +131,7 @@ _BUILT_IN = (
         select=selectors.best_first,
         words="draws of the network differ: mean information {:.3f}".format,
         needs=frozenset({"information"}),
+        doubts=frozenset(),
     ),
     Acquisition(
         name="coreset",
@@ -122,6 +141,7 @@ _BUILT_IN = (
         words=lambda value: "unlike what is labelled or asked",
         needs=frozenset({"labelled"}),
         settable=False,
+        doubts=frozenset(),
     ),
     Acquisition(
         name="badge",
@@ -131,6 +151,7 @@ _BUILT_IN = (
         words=lambda value: f"unsure in a way of its own: mean confidence {1 - value:.2f}",
         needs=frozenset({"embeddings"}),
         settable=False,
+        doubts=frozenset(),
     ),
     Acquisition(
         name="ripu",
@@ -138,6 +159,8 @@ _BUILT_IN = (
         aggregate=mean,
         select=selectors.best_first,
         words="mixed and unsure: mean {:.3f}".format,
+        halo=lambda config: config.ripu_px // 2,
+        doubts=frozenset({"entropy"}),
     ),
     Acquisition(
         name="emd",
@@ -145,6 +168,7 @@ _BUILT_IN = (
         aggregate=sum_per_cost,
         select=selectors.best_first,
         words="predicted error {:.2f}".format,
+        doubts=frozenset(),
     ),
 )
 

@@ -1,10 +1,12 @@
 """The order in which regions are bought: by lot for the audit, then as the strategy selects."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from geohsal.query.basket import Basket, Pool
+from geohsal.query.ranking import in_order
 from geohsal.query.selectors import Offer, Select, fill_by_lot
 
 AUDIT_FROM_REGIONS = 5
@@ -60,11 +62,15 @@ def _buy_audit(basket: Basket, pool: Pool, *, share: float, amount: float) -> No
     """
     if share == 0:
         return
-    order = np.argsort(pool.draw, kind="stable")
     within = min(amount, share * amount * (1 + 1e-12))
-    for item in order.tolist():
+    for item in _by_draw(pool):
         if not basket.affords(pool.cost[item], within=within):
             break
         basket.take(item, spaced=True, why="audit")
     if not len(basket) and amount / float(np.median(pool.cost)) >= AUDIT_FROM_REGIONS:
-        any(basket.take(item, spaced=True, why="audit") for item in order.tolist())
+        any(basket.take(item, spaced=True, why="audit") for item in _by_draw(pool))
+
+
+def _by_draw(pool: Pool) -> Iterator[int]:
+    for block in in_order(pool.draw, np.ones(len(pool), dtype=np.bool_)):
+        yield from block.tolist()

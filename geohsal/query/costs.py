@@ -13,7 +13,7 @@ from geohsal.errors import BudgetError
 from geohsal.geo.areas import cell_areas_m2
 from geohsal.geo.budget import Budget, BudgetUnit, counted
 from geohsal.geo.scene import Scene
-from geohsal.query.regions import Candidates
+from geohsal.query.regions import Candidates, by_scene
 
 _WORDS: Mapping[BudgetUnit, tuple[str, float, int]] = {
     "regions": ("regions", 1.0, 0),
@@ -138,13 +138,20 @@ def cost_seconds(answers: NDArray[np.integer], config: CostConfig) -> NDArray[np
     return seconds
 
 
-def region_areas_m2(candidates: Candidates, scenes: Mapping[str, Scene]) -> NDArray[np.float64]:
-    """Ground area of each candidate's pool pixels in square metres; NaN in local scenes."""
+def region_areas_m2(
+    candidates: Candidates,
+    scenes: Mapping[str, Scene],
+    places: NDArray[np.intp] | None = None,
+) -> NDArray[np.float64]:
+    """Ground area of each candidate's pool pixels in square metres; NaN in local scenes.
+
+    With `places`, only these candidates are computed; the others are NaN.
+    """
     areas = np.full(len(candidates), np.nan)
-    for code, scene_id in enumerate(candidates.scene_ids):
-        inside = np.flatnonzero(candidates.scene == code)
+    for scene_id, all_inside in by_scene(candidates):
+        inside = all_inside if places is None else np.intersect1d(all_inside, places)
         cells = cell_areas_m2(scenes[scene_id], [candidates.window(int(i)) for i in inside])
-        if inside.size and cells is not None:
+        if cells is not None:
             whole = candidates.cell_height[inside] * candidates.cell_width[inside]
             areas[inside] = cells * candidates.pixels[inside] / whole
     return areas

@@ -11,7 +11,7 @@ CLASS_WEIGHT_RANGE = (0.5, 4.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelEvidence:
-    """What a round knows of each pixel of a whole scene; all maps are (row, col).
+    """What a round knows of each pixel of a window of a scene; all maps are (row, col).
 
     `teacher` holds class ids (255 where nodata), `state` `PixelState` codes; `confidence`,
     `entropy` (divided by log of the number of classes), `top2_margin` (difference of the two

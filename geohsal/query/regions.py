@@ -1,6 +1,6 @@
 """Candidate regions of each scene, and what is known of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
@@ -128,10 +128,8 @@ def join_candidates(parts: Sequence[Candidates]) -> Candidates:
     if len({(part.unit, part.region_px) for part in parts}) != 1:
         raise ValueError("candidate tables to join must have one region unit and size")
     scene_ids = tuple(sorted({scene_id for part in parts for scene_id in part.scene_ids}))
-    codes = [
-        np.array([scene_ids.index(name) for name in part.scene_ids], dtype=np.int32)
-        for part in parts
-    ]
+    code_of = {name: code for code, name in enumerate(scene_ids)}
+    codes = [np.array([code_of[name] for name in part.scene_ids], dtype=np.int32) for part in parts]
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in _array_names()
     }
@@ -150,29 +148,37 @@ def tiles_of(candidates: Candidates, tiles: Sequence[Tile]) -> NDArray[np.str_]:
     found = np.full(len(candidates), -1, dtype=np.int64)
     row = candidates.top.astype(np.int64) + candidates.cell_height // 2
     col = candidates.left.astype(np.int64) + candidates.cell_width // 2
-    for code, scene_id in enumerate(candidates.scene_ids):
-        inside = np.flatnonzero(candidates.scene == code)
-        if inside.size:
-            found[inside] = _core_at(tiles, scene_id, row=row[inside], col=col[inside])
+    cores: dict[str, list[tuple[int, Window]]] = {}
+    for number, tile in enumerate(tiles):
+        cores.setdefault(tile.scene_id, []).append((number, tile.core))
+    for scene_id, inside in by_scene(candidates):
+        own = cores.get(scene_id, [])
+        if own:
+            found[inside] = _core_at(own, row=row[inside], col=col[inside])
     if (found < 0).any():
         missing = candidates.region_id(int(np.argmin(found)))
         raise ValueError(f"no tile core holds the centre of region {missing}")
     return np.array([tile.tile_id for tile in tiles] or [""])[found]
 
 
+def by_scene(candidates: Candidates) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """Each scene that has candidates, with their places, in the order of the scenes' codes."""
+    order = np.argsort(candidates.scene, kind="stable")
+    codes = candidates.scene[order]
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    for places in np.split(order, starts[1:]) if starts.size else ():
+        yield candidates.scene_id(int(places[0])), places
+
+
 def _core_at(
-    tiles: Sequence[Tile],
-    scene_id: str,
+    cores: Sequence[tuple[int, Window]],
     *,
     row: NDArray[np.int64],
     col: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Index of the tile at each pixel; cores are painted on a grid of their own edges."""
-    cores = [(i, tile.core) for i, tile in enumerate(tiles) if tile.scene_id == scene_id]
+    """Number of the core at each pixel; cores are painted on a grid of their own edges."""
     row_edges = np.unique([e for _, c in cores for e in (c.row_off, c.row_off + c.height)])
     col_edges = np.unique([e for _, c in cores for e in (c.col_off, c.col_off + c.width)])
-    if not cores:
-        return np.full(len(row), -1, dtype=np.int64)
     owner = np.full((len(row_edges) + 1, len(col_edges) + 1), -1, dtype=np.int64)
     for index, core in cores:
         top, bottom = np.searchsorted(row_edges, (core.row_off, core.row_off + core.height))

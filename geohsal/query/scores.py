@@ -13,6 +13,9 @@ from geohsal.query.evidence import PixelEvidence
 PixelScore = Callable[[PixelEvidence, QueryConfig], NDArray[np.float32]]
 """Higher is more worth asking; at least 0, and 0 where nothing can be asked."""
 
+STEP = 2.0**-24
+"""Entropies are summed in multiples of this."""
+
 _UNASKED = (PixelState.NODATA, PixelState.LABELLED)
 
 
@@ -74,20 +77,25 @@ def impurity_times_entropy(evidence: PixelEvidence, config: QueryConfig) -> NDAr
     """
     side, classes = config.ripu_px, len(evidence.class_weight)
     valid = evidence.teacher != IGNORE_INDEX
-    total = np.maximum(np.rint(_window_sum(valid, side)), 1)
+    total = np.maximum(_window_sum(valid, side), 1)
     impurity = np.zeros(valid.shape, dtype=np.float32)
     for class_id in range(classes):
-        share = np.rint(_window_sum(evidence.teacher == class_id, side)) / total
+        share = (_window_sum(evidence.teacher == class_id, side) / total).astype(np.float32)
         impurity -= share * np.log(np.where(share > 0, share, 1), dtype=np.float32)
-    doubt = _window_sum(np.where(valid, evidence.entropy, np.float32(0)), side) / total
+    steps = np.rint(np.where(valid, evidence.entropy, np.float32(0)).astype(np.float64) / STEP)
+    doubt = (_window_sum(steps, side) * STEP / total).astype(np.float32)
     score = np.clip(impurity / np.log(max(classes, 2)) * doubt, 0, None)
     return _where_asked(score.astype(np.float32), evidence)
 
 
-def _window_sum(values: NDArray[np.generic], side: int) -> NDArray[np.float32]:
-    """Sums over a square window around each pixel; nothing lies outside the scene."""
-    means = ndimage.uniform_filter(values, size=side, output=np.float32, mode="constant")
-    sums: NDArray[np.float32] = means * np.float32(side * side)
+def _window_sum(values: NDArray[np.generic], side: int) -> NDArray[np.int64]:
+    """Sums over a square window around each pixel; nothing lies outside the scene.
+
+    Integers, so that no sum depends on where the array begins.
+    """
+    ones = np.ones(side, dtype=np.int64)
+    rows = ndimage.convolve1d(values.astype(np.int64), ones, axis=0, mode="constant")
+    sums: NDArray[np.int64] = ndimage.convolve1d(rows, ones, axis=1, mode="constant")
     return sums
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,7 +208,6 @@ def _pool(
     tiles: Sequence[str] | NDArray[np.str_],
 ) -> Pool:
     order, scene = id_order(candidates)
-    tile = np.unique(np.asarray(tiles), return_inverse=True)[1]
     top, left = candidates.top.astype(np.int64)[order], candidates.left.astype(np.int64)[order]
     return Pool(
         origin=order,
@@ -217,15 +217,22 @@ def _pool(
         left=left,
         bottom=top + candidates.cell_height[order],
         right=left + candidates.cell_width[order],
-        tile=tile.astype(np.int64)[order],
+        tile=_numbered(np.asarray(tiles))[order],
         cost=costs.astype(np.float64)[order],
         score=worth.astype(np.float64)[order],
         error=candidates.mean_error[order],
-        draw=_draws(candidates, seed=seed, purpose="audit")[order],
-        lot=_draws(candidates, seed=seed, purpose="fill")[order],
+        draw=_draws(candidates, order, seed=seed, purpose="audit"),
+        lot=_draws(candidates, order, seed=seed, purpose="fill"),
         region_px=candidates.region_px,
         overlapping=candidates.unit == "window",
     )
+
+
+def _numbered(names: NDArray[np.str_]) -> NDArray[np.int64]:
+    """A number per name. Neighbours mostly share a tile, so only its first name is looked up."""
+    starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
+    numbers = np.unique(names[starts], return_inverse=True)[1].astype(np.int64)
+    return np.repeat(numbers, np.diff(starts, append=len(names)))
 
 
 def _offer(
@@ -239,8 +246,8 @@ def _offer(
 ) -> Offer:
     return Offer(
         pool=pool,
-        features=candidates.features[pool.origin],
-        embeddings=candidates.embeddings[pool.origin],
+        features=_along(candidates.features, pool.origin),
+        embeddings=_along(candidates.embeddings, pool.origin),
         labelled=candidates.features[:0] if labelled is None else labelled,
         config=config,
         seed=seed,
@@ -249,15 +256,27 @@ def _offer(
     )
 
 
-def _draws(candidates: Candidates, *, seed: int, purpose: str) -> NDArray[np.float64]:
-    draws = np.empty(len(candidates))
-    for code, scene_id in enumerate(candidates.scene_ids):
-        at = candidates.scene == code
-        number = candidates.number[at].astype(np.int64) << 32
-        draws[at] = cell_draws(
-            scene_id,
-            candidates.row[at],
-            cols=candidates.col[at] + number,
+def _along(table: NDArray[np.float32], order: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Rows in this order; a large table that is in order already is not copied."""
+    if np.array_equal(order, np.arange(len(table))):
+        return table
+    return table[order]
+
+
+def _draws(
+    candidates: Candidates, order: NDArray[np.intp], *, seed: int, purpose: str
+) -> NDArray[np.float64]:
+    """A draw of each candidate, in this order, in which every scene lies together."""
+    draws = np.empty(len(order))
+    scene = candidates.scene[order]
+    starts = np.flatnonzero(np.diff(scene, prepend=-1)).tolist()
+    for low, high in pairwise([*starts, len(order)]):
+        own = order[low:high]
+        number = candidates.number[own].astype(np.int64) << 32
+        draws[low:high] = cell_draws(
+            candidates.scene_ids[int(scene[low])],
+            candidates.row[own],
+            cols=candidates.col[own] + number,
             seed=seed,
             purpose=purpose,
         )

@@ -1,4 +1,4 @@
-"""A scene judged whole: frozen pass, EMD, PLAR, spatial rule, caps, acquisition map."""
+"""A scene judged window by window: frozen pass, EMD, PLAR, spatial rule, caps, acquisition map."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,8 @@ from geohsal.geo.scene import SceneMaps
 from geohsal.geo.states import IGNORE_INDEX, PixelState
 from geohsal.query.acquisition import acquisition
 from geohsal.query.evidence import PixelEvidence
-from geohsal.refine.scene_rules import apply_spatial_rule, cap_corrections
+from geohsal.refine.correction_caps import cap_corrections
+from geohsal.refine.scene_rules import apply_spatial_rule
 from geohsal.training.collect import chunk_px
 from geohsal.training.inference import ChunkOutput, Predictor, chunks
 from geohsal.training.judgement import RefineState, judge_chunk
@@ -111,80 +112,52 @@ def _with_halo(window: Window, height: int, width: int) -> tuple[Window, tuple[s
     return wide, (slice(top, top + rows), slice(left, left + cols))
 
 
-class SceneJudge:
-    """Collects the chunks of one scene into maps, and caps the corrections of the whole."""
+def finish_maps(
+    chunk: ChunkMaps,
+    *,
+    floor: NDArray[np.int32],
+    config: Config,
+    scene_id: str,
+    seed: int,
+    class_weight: NDArray[np.float64],
+) -> SceneMaps:
+    """Caps, refined labels, and the acquisition map of the configured strategy, of any window.
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        def codes() -> NDArray[np.uint8]:
-            return np.full(shape, IGNORE_INDEX, dtype=np.uint8)
-
-        def floats() -> NDArray[np.float32]:
-            return np.zeros(shape, dtype=np.float32)
-
-        self.teacher, self.plar, self.label = codes(), codes(), codes()
-        self.state = np.zeros(shape, dtype=np.uint8)
-        self.confidence, self.entropy, self.top2 = floats(), floats(), floats()
-        self.error, self.margin = floats(), floats()
-        self.disagree = np.zeros(shape, dtype=np.bool_)
-        self.information: NDArray[np.float32] | None = None
-
-    def add(self, chunk: ChunkMaps) -> None:
-        """Put a chunk in its place."""
-        row, col = int(chunk.window.row_off), int(chunk.window.col_off)
-        place = (
-            slice(row, row + int(chunk.window.height)),
-            slice(col, col + int(chunk.window.width)),
-        )
-        if chunk.information is not None and self.information is None:
-            self.information = np.zeros(self.state.shape, dtype=np.float32)
-        for name in ChunkMaps.__dataclass_fields__:
-            if name != "window" and getattr(chunk, name) is not None:
-                getattr(self, name)[place] = getattr(chunk, name)
-
-    def finish(
-        self,
-        *,
-        config: Config,
-        scene_id: str,
-        seed: int,
-        class_weight: NDArray[np.float64],
-    ) -> SceneMaps:
-        """Caps, refined labels, and the acquisition map of the configured strategy."""
-        state = cap_corrections(
-            self.state,
-            self.teacher,
-            self.plar,
-            self.margin,
-            corrected_cap=config.plar.corrected_cap,
-            flow_cap=config.plar.flow_cap,
-        )
-        refined = np.where(state == PixelState.CORRECTED, self.plar, self.teacher)
-        refined = np.where(state == PixelState.LABELLED, self.label, refined)
-        refined = np.where(state == PixelState.NODATA, np.uint8(IGNORE_INDEX), refined)
-        evidence = PixelEvidence(
-            scene_id=scene_id,
-            seed=seed,
-            teacher=self.teacher,
-            state=state,
-            confidence=self.confidence,
-            entropy=self.entropy,
-            top2_margin=self.top2,
-            error=self.error,
-            disagree=self.disagree,
-            information=self.information,
-            class_weight=class_weight,
-        )
-        undecided = acquisition(config.query.strategy).pixels(evidence, config.query)
-        return SceneMaps(
-            teacher=self.teacher,
-            refined=refined.astype(np.uint8),
-            plar=self.plar,
-            state=state,
-            confidence=self.confidence,
-            error=self.error,
-            margin=self.margin,
-            undecided=undecided,
-        )
+    Args:
+        chunk: what is believed of the window, with the halo that the acquisition asks for.
+        floor: which corrections of the whole scene stay, see `refine.correction_caps`.
+        config: the run's settings.
+        scene_id: of the window's scene.
+        seed: of the acquisition's draws.
+        class_weight: of the acquisition, one number per class.
+    """
+    state = cap_corrections(chunk.state, chunk.teacher, chunk.plar, chunk.margin, floor=floor)
+    refined = np.where(state == PixelState.CORRECTED, chunk.plar, chunk.teacher)
+    refined = np.where(state == PixelState.LABELLED, chunk.label, refined)
+    refined = np.where(state == PixelState.NODATA, np.uint8(IGNORE_INDEX), refined)
+    evidence = PixelEvidence(
+        scene_id=scene_id,
+        seed=seed,
+        teacher=chunk.teacher,
+        state=state,
+        confidence=chunk.confidence,
+        entropy=chunk.entropy,
+        top2_margin=chunk.top2,
+        error=chunk.error,
+        disagree=chunk.disagree,
+        information=chunk.information,
+        class_weight=class_weight,
+    )
+    return SceneMaps(
+        teacher=chunk.teacher,
+        refined=refined.astype(np.uint8),
+        plar=chunk.plar,
+        state=state,
+        confidence=chunk.confidence,
+        error=chunk.error,
+        margin=chunk.margin,
+        undecided=acquisition(config.query.strategy).pixels(evidence, config.query),
+    )
 
 
 def pool_mask(
@@ -199,11 +172,9 @@ def pool_mask(
         scene: the open scene.
         window: where `state` lies.
         state: PixelState codes of the window.
-        blocked: (row, col) of the whole scene, True inside regions that are answered or rest.
+        blocked: (row, col) of the window, True inside regions that are answered or rest; None
+            where nothing is.
     """
     free = ~np.isin(state, (PixelState.NODATA, PixelState.LABELLED))
     pool: NDArray[np.bool_] = free & scene.trainable(window)
-    if blocked is not None:
-        row, col = int(window.row_off), int(window.col_off)
-        pool = pool & ~blocked[row : row + pool.shape[0], col : col + pool.shape[1]]
-    return pool
+    return pool if blocked is None else pool & ~blocked

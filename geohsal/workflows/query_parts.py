@@ -1,4 +1,4 @@
-"""Finished scenes of a query under way: a killed query need not judge them again."""
+"""Merged scenes of a query: another budget, or a query after a kill, need not judge them again."""
 
 import json
 import zipfile
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geohsal.io.atomic import replacing
+from geohsal.io.run import Round
 from geohsal.query.regions import Candidates
 
 
@@ -27,8 +28,13 @@ class ScenePart:
     labelled: NDArray[np.float32]
 
 
+def kept_path(round_: Round, scene_id: str) -> Path:
+    """Where a merged scene is kept."""
+    return round_.dir / "parts" / f"{scene_id}.npz"
+
+
 def write_part(path: Path, unit: str, part: ScenePart) -> None:
-    """Keep a finished scene, so that a killed query need not judge it again."""
+    """Keep a merged scene, so that nothing need judge it again."""
     arrays: dict[str, Any] = {
         field.name: np.asarray(getattr(part.candidates, field.name)) for field in fields(Candidates)
     }

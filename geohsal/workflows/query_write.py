@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from geohsal import __version__
 from geohsal.config import FORMAT_VERSION
-from geohsal.errors import RunError
+from geohsal.errors import DataError, RunError
 from geohsal.geo.scene import QueryRegion
 from geohsal.io.atomic import read_record, write_json
 from geohsal.io.gpkg_read import is_edited
@@ -17,7 +17,7 @@ from geohsal.io.run import Round
 from geohsal.workflows.context import RunContext
 from geohsal.workflows.query_summary import QuerySummary, summary_from
 from geohsal.workflows.review_files import ReviewFile
-from geohsal.workflows.round_rasters import read_maps
+from geohsal.workflows.round_rasters import RoundRasters
 
 
 def finished(round_: Round, request: str, *, overwrite: bool, asked: str) -> QuerySummary | None:
@@ -54,6 +54,28 @@ def clear(round_: Round) -> None:
             page_path(round_.dir / name).unlink(missing_ok=True)
 
 
+def move_maps(source: Round, target: Round) -> None:
+    """Put the rasters and merged scenes of a round that was made elsewhere in the place of others.
+
+    A merged scene goes before its rasters are replaced, and comes after them: never the two of
+    different maps.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    parts = sorted(source.dir.glob("parts/*"))
+    rasters = sorted(source.rasters.glob("*"))
+    try:
+        for path in parts:
+            (target.dir / "parts" / path.name).unlink(missing_ok=True)
+        for path in (*rasters, *parts):
+            place = target.dir / path.relative_to(source.dir)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+    except OSError as error:
+        raise DataError(f"{target.dir}: cannot be written ({error.strerror or error})") from None
+
+
 def write_round(
     context: RunContext,
     round_: Round,
@@ -81,34 +103,34 @@ def _write_file(
 ) -> Sequence[Answer]:
     scenes, manifest, config = context.scenes, context.manifest, context.config.output
     used = sorted({region.scene_id for region in file.regions})
-    maps = {scene_id: read_maps(round_, scenes[scene_id]) for scene_id in used}
-    prefilled = write_review(
-        file.path,
-        regions=file.regions,
-        scenes={scene_id: scenes[scene_id] for scene_id in used},
-        maps=maps,
-        classes=manifest.classes,
-        config=config,
-        provenance={
-            "geohsal": __version__,
-            "run": manifest.name,
-            "request": request,
-            "model_hash": read_record(round_.model_json, "model_hash")["model_hash"],
-            **({"package": file.package} if file.package else {}),
-        },
-    )
-    write_project(file.path, round_=round_, classes=manifest.classes)
-    write_page(
-        file.path,
-        round_=round_,
-        regions=file.regions,
-        scenes=scenes,
-        maps=maps,
-        classes=manifest.classes,
-        config=config,
-        run=manifest.name,
-        request=request,
-    )
+    with RoundRasters(round_) as rasters:
+        prefilled = write_review(
+            file.path,
+            regions=file.regions,
+            scenes={scene_id: scenes[scene_id] for scene_id in used},
+            maps=rasters.maps,
+            classes=manifest.classes,
+            config=config,
+            provenance={
+                "geohsal": __version__,
+                "run": manifest.name,
+                "request": request,
+                "model_hash": read_record(round_.model_json, "model_hash")["model_hash"],
+                **({"package": file.package} if file.package else {}),
+            },
+        )
+        write_project(file.path, round_=round_, classes=manifest.classes)
+        write_page(
+            file.path,
+            round_=round_,
+            regions=file.regions,
+            scenes=scenes,
+            maps=rasters.maps,
+            classes=manifest.classes,
+            config=config,
+            run=manifest.name,
+            request=request,
+        )
     return prefilled
 
 

@@ -1,8 +1,7 @@
 """How the scenes of a run are cut into regions; superpixels are made once and kept."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +11,24 @@ from rasterio.windows import Window
 from geohsal.config import QueryConfig
 from geohsal.data.sources import SceneCrops
 from geohsal.geo.patches import slices
-from geohsal.geo.scene import SceneMaps
 from geohsal.io.superpixel_raster import read_superpixels, write_superpixels
-from geohsal.query.cell_sums import CellSums
 from geohsal.query.layout import Layout, atom_px, grid_atoms, grid_layout, window_layout
 from geohsal.query.superpixels import superpixel_layout, superpixels
 from geohsal.workflows.context import RunContext
 from geohsal.workflows.progress import Progress
 
-STRIPE_PX = 512
-"""Rows whose regions are looked up at a time."""
 
+def superpixel_rasters(
+    context: RunContext, scene_ids: Collection[str], progress: Progress
+) -> Mapping[str, Path]:
+    """Where the superpixels of scenes lie; makes what is missing. Empty for other units.
 
-def superpixel_rasters(context: RunContext, progress: Progress) -> Mapping[str, Path]:
-    """Where the superpixels of each scene lie; makes what is missing. Empty for other units.
-
-    A raster is named by what it is made of: a run that is tiled anew makes new ones.
+    A raster is named by what it is made of: a run that is tiled anew makes new ones. While it is
+    made its scene is in memory whole, with 4 bytes a pixel.
     """
     if context.config.query.region_unit != "superpixel":
         return {}
-    paths = {scene_id: _path(context, scene_id) for scene_id in context.scenes}
+    paths = {scene_id: _path(context, scene_id) for scene_id in scene_ids}
     missing = [scene_id for scene_id, path in paths.items() if not path.exists()]
     if missing:
         progress.start("superpixels", sum(len(cores(context, name)) for name in missing))
@@ -44,7 +41,10 @@ def superpixel_rasters(context: RunContext, progress: Progress) -> Mapping[str, 
 
 
 def layout_of(context: RunContext, scene_id: str, rasters: Mapping[str, Path]) -> Layout:
-    """The regions of a scene; `rasters` as `superpixel_rasters` gives them."""
+    """The regions of a scene; `rasters` as `superpixel_rasters` gives them.
+
+    The raster of superpixels is read whole: 4 bytes a pixel.
+    """
     config, shape = context.config.query, context.scenes[scene_id].shape
     if config.region_unit == "superpixel":
         return superpixel_layout(
@@ -72,24 +72,6 @@ def atoms_of(
         side=atom_px(config.region_unit, config.region_px),
         scene_width=scene_width,
     )
-
-
-def add_maps(
-    sums: CellSums,
-    pool: NDArray[np.bool_],
-    maps: SceneMaps,
-    *,
-    config: QueryConfig,
-    superpixels: Path | None,
-) -> None:
-    """Add the maps of a whole scene to the sums of its regions, a few rows at a time."""
-    height, width = pool.shape
-    for top in range(0, height, STRIPE_PX):
-        rows = slice(top, min(height, top + STRIPE_PX))
-        window = Window(0, top, width, rows.stop - top)
-        atoms = atoms_of(config, window, scene_width=width, superpixels=superpixels)
-        own = {field.name: getattr(maps, field.name)[rows] for field in fields(SceneMaps)}
-        sums.add(atoms, pool[rows], maps=SceneMaps(**own))
 
 
 def cores(context: RunContext, scene_id: str) -> list[Window]:

@@ -1,26 +1,29 @@
-"""The rasters of a round: written as COGs under the round folder, read back as maps."""
+"""The rasters of a round: written as COGs under the round folder, read back in windows."""
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geohsal.data.sources import SceneCrops
 from geohsal.errors import DataError
-from geohsal.geo.scene import ClassInfo, Scene, SceneMaps
-from geohsal.geo.states import IGNORE_INDEX, STATE_COLORS, PixelState
-from geohsal.io.atomic import write_text
-from geohsal.io.cog import open_cog, write_cog
+from geohsal.geo.scene import Scene, SceneMaps
+from geohsal.geo.states import IGNORE_INDEX
+from geohsal.io.cog import open_cog
 from geohsal.io.gdal import quiet
-from geohsal.io.qgis_raster import palette_qml
 from geohsal.io.run import RasterKind, Round
 
 VIEW_SAMPLE = 1_000_000
 """Pixels that the stretch of the view is measured on, about."""
+
+OPEN_FILES = 32
+"""Rasters that stay open while windows are read."""
 
 COMPOSITES = (
     ("red", "green", "blue"),
@@ -31,101 +34,94 @@ COMPOSITES = (
 """Bands drawn as red, green and blue: the first line of which a scene has all."""
 
 
-def write_maps(round_: Round, scene: Scene, maps: SceneMaps, classes: Sequence[ClassInfo]) -> None:
-    """Write class, confidence, error and state of a scene."""
-    colors = {c.class_id: c.color for c in classes}
-    names = {c.class_id: c.name for c in classes}
-    valid = maps.state != PixelState.NODATA
-    write_cog(
-        round_.raster(scene.scene_id, "class"),
-        np.stack([maps.refined, maps.teacher]),
-        scene=scene,
-        nodata=IGNORE_INDEX,
-        band_names=("refined", "teacher"),
-        colors=colors,
-        categories=names,
-    )
-    write_text(round_.raster(scene.scene_id, "class").with_suffix(".qml"), palette_qml(classes))
-    write_cog(
-        round_.raster(scene.scene_id, "state"),
-        maps.state,
-        scene=scene,
-        nodata=int(PixelState.NODATA),
-        band_names=("state",),
-        colors={int(code): color for code, color in STATE_COLORS.items()},
-        categories={int(code): code.name for code in PixelState},
-    )
-    quantities: tuple[tuple[RasterKind, NDArray[np.float32]], ...] = (
-        ("confidence", maps.confidence),
-        ("error", maps.error),
-    )
-    for kind, values in quantities:
-        write_quantity(round_.raster(scene.scene_id, kind), values, valid, scene=scene, name=kind)
+class RoundRasters:
+    """The rasters of a round, open for reading windows until it is closed.
 
-
-def write_quantity(
-    path: Path,
-    values: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    *,
-    scene: Scene,
-    name: str,
-) -> None:
-    """Write one float map in [0, 1] with NaN as nodata."""
-    write_cog(
-        path,
-        np.where(valid, values, np.float32(np.nan)).astype(np.float32),
-        scene=scene,
-        nodata=float("nan"),
-        band_names=(name,),
-        overview_resampling="average",
-    )
-
-
-def read_maps(round_: Round, scene: Scene) -> SceneMaps:
-    """The maps of a scene as they were written; what has no raster is 0 (255 for classes).
-
-    Raises:
-        DataError: a raster of the round is missing or damaged.
+    Only the files that were read last stay open, so a round may have any number of scenes.
     """
-    classes = _read(round_, scene, "class")
-    zeros = np.zeros(scene.shape, dtype=np.float32)
-    return SceneMaps(
-        refined=classes[0],
-        teacher=classes[1],
-        plar=np.full(scene.shape, IGNORE_INDEX, dtype=np.uint8),
-        state=_read(round_, scene, "state")[0],
-        confidence=np.nan_to_num(_read(round_, scene, "confidence")[0]),
-        error=np.nan_to_num(_read(round_, scene, "error")[0]),
-        margin=zeros,
-        undecided=zeros,
-    )
 
+    def __init__(self, round_: Round) -> None:
+        self._round = round_
+        self._open: OrderedDict[Path, DatasetReader] = OrderedDict()
 
-def _read(
-    round_: Round, scene: Scene, kind: RasterKind, window: Window | None = None
-) -> NDArray[Any]:
-    path = round_.raster(scene.scene_id, kind)
-    try:
-        with quiet(), rasterio.open(path) as source:
-            found: NDArray[Any] = source.read(window=window)
-    except rasterio.RasterioIOError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); run geohsal query --overwrite"
-        ) from None
-    return found
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every file."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def maps(self, scene_id: str, window: Window) -> SceneMaps:
+        """A window as it was written; what has no raster is 0 (255 for classes).
+
+        Raises:
+            DataError: a raster of the round is missing or damaged.
+        """
+        refined, teacher = self._read(scene_id, "class", window)
+        zeros = np.zeros(refined.shape, dtype=np.float32)
+        return SceneMaps(
+            refined=refined,
+            teacher=teacher,
+            plar=np.full(refined.shape, IGNORE_INDEX, dtype=np.uint8),
+            state=self.states(scene_id, window),
+            confidence=np.nan_to_num(self._read(scene_id, "confidence", window)[0]),
+            error=np.nan_to_num(self._read(scene_id, "error", window)[0]),
+            margin=zeros,
+            undecided=zeros,
+        )
+
+    def states(self, scene_id: str, window: Window) -> NDArray[np.uint8]:
+        """PixelState codes of a window inside the scene."""
+        states: NDArray[np.uint8] = self._read(scene_id, "state", window)[0]
+        return states
+
+    def teacher(self, scene_id: str, window: Window) -> NDArray[np.uint8]:
+        """The teacher's classes of a window inside the scene."""
+        classes: NDArray[np.uint8] = self._read(scene_id, "class", window)[1]
+        return classes
+
+    def _read(self, scene_id: str, kind: RasterKind, window: Window) -> NDArray[Any]:
+        path = self._round.raster(scene_id, kind)
+        try:
+            found: NDArray[Any] = self._source(path).read(window=window)
+        except rasterio.RasterioIOError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error}); run geohsal query --overwrite"
+            ) from None
+        return found
+
+    def _source(self, path: Path) -> DatasetReader:
+        if path not in self._open:
+            if len(self._open) == OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            with quiet():
+                self._open[path] = rasterio.open(path)
+        self._open.move_to_end(path)
+        return self._open[path]
 
 
 def read_states(round_: Round, scene: Scene, window: Window) -> NDArray[np.uint8]:
-    """PixelState codes of a window inside the scene."""
-    states: NDArray[np.uint8] = _read(round_, scene, "state", window)[0]
-    return states
+    """PixelState codes of a window inside the scene.
+
+    Raises:
+        DataError: the raster is missing or damaged.
+    """
+    with RoundRasters(round_) as rasters:
+        return rasters.states(scene.scene_id, window)
 
 
 def read_teacher(round_: Round, scene: Scene, window: Window) -> NDArray[np.uint8]:
-    """The teacher's classes of a window inside the scene."""
-    classes: NDArray[np.uint8] = _read(round_, scene, "class", window)[1]
-    return classes
+    """The teacher's classes of a window inside the scene.
+
+    Raises:
+        DataError: the raster is missing or damaged.
+    """
+    with RoundRasters(round_) as rasters:
+        return rasters.teacher(scene.scene_id, window)
 
 
 def write_view(path: Path, source: SceneCrops) -> None:
@@ -141,12 +137,18 @@ def write_view(path: Path, source: SceneCrops) -> None:
         band_names=[scene.bands[band] for band in picked],
         overview_resampling="average",
     ) as target:
-        for row in range(0, scene.height, 512):
-            window = Window(0, row, scene.width, min(512, scene.height - row))
+        for window in _strips(scene):
             image, valid = source.read(window)
             scaled = (image[picked] - low[:, None, None]) / (high - low)[:, None, None]
             levels = np.clip(np.rint(1 + 254 * scaled), 1, 255)
             target.write(np.where(valid, levels, 0).astype(np.uint8), window=window)
+
+
+def _strips(scene: Scene) -> Iterator[Window]:
+    """Windows of whole blocks of a raster, of bounded size however wide the scene is."""
+    for row in range(0, scene.height, 512):
+        for col in range(0, scene.width, 2048):
+            yield Window(col, row, min(2048, scene.width - col), min(512, scene.height - row))
 
 
 def view_bands(bands: Sequence[str]) -> list[int]:

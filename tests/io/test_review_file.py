@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.windows import Window
-from review_factory import CLASSES, GRIDS, SIDE, Asked, make_asked, tick
+from review_factory import CELL, CLASSES, GRIDS, SIDE, Asked, make_asked, reader_of, tick
 
 from geohsal.config import OutputConfig
 from geohsal.errors import DataError, RunError
 from geohsal.geo.patches import find_patches, merge_windows, shape_hash
-from geohsal.geo.scene import Scene
+from geohsal.geo.scene import Scene, SceneMaps
 from geohsal.geo.states import PixelState
 from geohsal.io.geopackage import file_groups
 from geohsal.io.gpkg_read import is_edited
@@ -260,12 +260,42 @@ def test_no_regions_around_means_empty_layers_not_a_crash(tmp_path: Path) -> Non
         path,
         regions=asked.regions,
         scenes=asked.scenes,
-        maps=maps,
+        maps=reader_of(maps),
         classes=CLASSES,
         config=OutputConfig(),
         provenance={},
     )
     assert pyogrio.read_info(path, layer="undecided")["features"] == 0
+
+
+def test_a_huge_scene_is_read_only_around_its_regions(tmp_path: Path) -> None:
+    small = make_asked(tmp_path)
+    side = 20_000
+    scene = dataclasses.replace(small.scenes["utm"], height=side, width=side)
+    cells = [Window(col, row, CELL, CELL) for row, col in ((0, 0), (9000, 19_984), (19_984, 7))]
+    regions = [
+        dataclasses.replace(small.regions[0], region_id=f"r{number}", cell=cell)
+        for number, cell in enumerate(cells)
+    ]
+    windows: list[Window] = []
+
+    def maps(scene_id: str, window: Window) -> SceneMaps:
+        windows.append(window)
+        corner = Window(0, 0, window.width, window.height)
+        return reader_of(small.maps)(scene_id, corner)
+
+    answers = write_review(
+        tmp_path / "huge.gpkg",
+        regions=regions,
+        scenes={"utm": scene},
+        maps=maps,
+        classes=CLASSES,
+        config=OutputConfig(context_px=4),
+        provenance={},
+    )
+    assert {answer.region_id for answer in answers} == {"r0", "r1", "r2"}
+    assert max(window.width * window.height for window in windows) <= (CELL + 8) ** 2
+    assert all(window.row_off + window.height <= side for window in windows)
 
 
 @pytest.fixture(scope="module")

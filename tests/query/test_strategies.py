@@ -88,6 +88,24 @@ def test_ripu_by_hand(make_evidence: EvidenceFactory) -> None:
     np.testing.assert_allclose(found, [[0, mixed * 0.6, mixed * 0.5, 0]], atol=1e-6)
 
 
+@pytest.mark.parametrize("side", [3, 7])
+def test_ripu_of_a_part_with_its_halo_is_that_of_the_whole(
+    make_evidence: EvidenceFactory, side: int
+) -> None:
+    rng = np.random.default_rng(side)
+    config, strategy = QueryConfig(strategy="ripu", ripu_px=side), ACQUISITIONS["ripu"]
+    maps = {
+        "teacher": rng.choice(np.array([0, 1, 2, IGNORE_INDEX], dtype=np.uint8), (40, 33)),
+        "entropy": rng.random((40, 33)).astype(np.float32),
+    }
+    state = np.full((40, 33), PixelState.TRUSTED)
+    whole = strategy.score(make_evidence(state, **maps), config)
+    low, high = 13 - strategy.halo(config), 29 + strategy.halo(config)
+    cut = {name: values[low:high] for name, values in maps.items()}
+    part = strategy.score(make_evidence(state[low:high], **cut), config)
+    assert np.array_equal(part[13 - low : 29 - low], whole[13:29])
+
+
 def test_a_ripu_window_has_a_middle() -> None:
     with pytest.raises(ConfigError, match=r"query: ripu_px must be odd, not 4"):
         config_from_dict({"query": {"ripu_px": 4}}, where="here")

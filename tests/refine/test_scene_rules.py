@@ -1,4 +1,4 @@
-"""Agreement of neighbours and caps, on maps."""
+"""Agreement of neighbours, on maps."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geohsal.geo.states import PixelState
-from geohsal.refine.scene_rules import HALO_PX, apply_spatial_rule, cap_corrections, spatial_rule
+from geohsal.refine.scene_rules import HALO_PX, apply_spatial_rule, spatial_rule
 
 CORRECTED, AMBIGUOUS = int(PixelState.CORRECTED), int(PixelState.AMBIGUOUS)
 
@@ -45,49 +45,8 @@ def test_contradicted_decisions_become_ambiguous():
     assert (ruled == CORRECTED).sum() == 23
 
 
-def _cap(states, teacher, plar_class, margin, corrected_cap=0.2, flow_cap=0.25):
-    return cap_corrections(
-        states, teacher, plar_class, margin, corrected_cap=corrected_cap, flow_cap=flow_cap
-    )
-
-
-def test_largest_margins_stay_and_ties_go_by_pixel_index():
-    states = np.full((4, 5), CORRECTED, dtype=np.uint8)
-    states[3] = int(PixelState.LABELLED)  # 15 unlabelled pixels
-    teacher = np.arange(20, dtype=np.uint8).reshape(4, 5) % 2
-    margin = np.zeros((4, 5), dtype=np.float32)
-    margin[2, 4] = 9.0
-    capped = _cap(states, teacher, 1 - teacher, margin, flow_cap=1.0)
-    assert np.flatnonzero(capped == CORRECTED).tolist() == [0, 1, 14]
-    assert (capped == AMBIGUOUS).sum() == 12
-    assert (capped[3] == int(PixelState.LABELLED)).all()
-    assert (states[0] == CORRECTED).all()  # the input is left alone
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_caps_hold_for_any_map(seed):
-    rng = np.random.default_rng(seed)
-    shape = (12, 13)
-    states = rng.choice(np.arange(7, dtype=np.uint8), size=shape)
-    teacher = rng.choice(np.array([0, 0, 0, 1, 2], dtype=np.uint8), size=shape)
-    plar_class = ((teacher + rng.integers(1, 4, shape)) % 4).astype(np.uint8)
-    margin = rng.integers(0, 5, shape).astype(np.float32)
-    capped = _cap(states, teacher, plar_class, margin)
-    changed = capped != states
-    assert (states[changed] == CORRECTED).all()
-    assert (capped[changed] == AMBIGUOUS).all()
-    unlabelled = states >= int(PixelState.TRUSTED)
-    kept = capped == CORRECTED
-    assert kept.sum() <= 0.2 * unlabelled.sum()
-    for number in range(4):
-        net = (kept & (plar_class == number)).sum() - (kept & (teacher == number)).sum()
-        assert abs(net) <= 0.25 * (unlabelled & (teacher == number)).sum()
-    assert np.array_equal(capped, _cap(states, teacher, plar_class, margin))
-
-
 @pytest.mark.parametrize("state", [PixelState.NODATA, PixelState.TRUSTED])
-def test_maps_without_corrections_are_returned_as_they_are(state):
+def test_maps_without_decisions_are_returned_as_they_are(state):
     states = np.full((3, 3), int(state), dtype=np.uint8)
     empty = np.zeros((3, 3), dtype=np.uint8)
-    assert np.array_equal(_cap(states, empty, empty, empty.astype(np.float32)), states)
     assert np.array_equal(apply_spatial_rule(states, empty, share=0.5), states)

@@ -1,19 +1,25 @@
 """What is not asked about again."""
 
 import json
+import pickle
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pyogrio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.windows import Window
 from tiny_run import geohsal
 
 from geohsal.geo.patches import slices
+from geohsal.geo.scene import QueryRegion
 from geohsal.io.round_record import read_regions
 from geohsal.io.run import Run, open_run
 from geohsal.workflows import asked
-from geohsal.workflows.asked import blocked_pixels
+from geohsal.workflows.asked import Blocked, blocked_pixels
 from geohsal.workflows.context import open_context
 
 
@@ -36,14 +42,68 @@ def ingested(tiny_landscape: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run
 
 
+def region(row: int, col: int, mask: np.ndarray, scene_id: str = "s") -> QueryRegion:
+    height, width = mask.shape
+    return QueryRegion(
+        region_id=f"{scene_id}-{row}-{col}", scene_id=scene_id, round=0, rank=1,
+        cell=Window(col, row, width, height), mask=mask, score=1.0, reason="",
+        error_probability=0.5, undecided_share=0.5, teacher_class=0, plar_class=None, margin=0.0,
+        area_m2=None, cost_min=1.0, audit=False,
+    )  # fmt: skip
+
+
+@given(
+    places=st.lists(st.tuples(st.integers(0, 470), st.integers(0, 470)), max_size=30),
+    top=st.integers(0, 400),
+    left=st.integers(0, 400),
+    height=st.integers(1, 300),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60)
+def test_blocked_windows_are_cuts_of_the_whole(
+    places: list[tuple[int, int]], top: int, left: int, height: int, seed: int
+) -> None:
+    """Regions of up to 30 pixels lie in one or more of the squares that they are found by."""
+    rng = np.random.default_rng(seed)
+    whole, blocked = np.zeros((500, 500), dtype=bool), Blocked()
+    for row, col in places:
+        mask = rng.random((int(rng.integers(1, 30)), int(rng.integers(1, 30)))) < 0.5
+        one = region(row, col, mask)
+        whole[slices(one.cell)] |= mask
+        blocked.add(one)
+    sent = pickle.loads(pickle.dumps(blocked))
+    window = Window(left, top, 500 - left, min(height, 500 - top))
+    found, cut = sent.window("s", window), whole[slices(window)]
+    assert (found is None) == (not cut.any())
+    assert found is None or np.array_equal(found, cut)
+    assert sent.window("another", window) is None
+
+
+def test_many_blocked_regions_are_small_and_found_at_once() -> None:
+    """10^4 regions of a scene: well under a second, and half a kilobyte each when sent."""
+    blocked, mask = Blocked(), np.ones((64, 64), dtype=bool)
+    for number in range(10_000):
+        blocked.add(region(100 * (number // 100), 100 * (number % 100), mask))
+    assert len(pickle.dumps(blocked)) < 10_000 * 700
+    began = time.perf_counter()
+    for row in range(0, 10_000, 500):
+        for col in range(0, 10_000, 500):
+            found = blocked.window("s", Window(col, row, 500, 500))
+            assert found is not None
+            assert int(found.sum()) == 25 * 64 * 64
+    assert time.perf_counter() - began < 5.0
+
+
 def test_done_regions_are_blocked_and_doubtful_ones_rest(ingested: Run) -> None:
     regions = read_regions(ingested.round(0).regions)
     context = open_context(ingested.path)
     blocked, resting = blocked_pixels(ingested, context.scenes)
     done = regions[0]
-    assert list(blocked) == [done.scene_id]
-    assert np.array_equal(blocked[done.scene_id][slices(done.cell)], done.mask)
-    assert int(blocked[done.scene_id].sum()) == done.pixels
+    assert blocked.scene_ids == [done.scene_id]
+    found = blocked.window(done.scene_id, context.scenes[done.scene_id].extent)
+    assert found is not None
+    assert np.array_equal(found[slices(done.cell)], done.mask)
+    assert int(found.sum()) == done.pixels
     assert {region.region_id for region, _ in resting} == {r.region_id for r in regions[1:3]}
 
 

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 import shapely
 from rasterio.features import geometry_mask
-from review_factory import CLASSES, GRIDS, SIDE, delete, make_maps, make_regions, person, tick
+from review_factory import (
+    CLASSES,
+    GRIDS,
+    SIDE,
+    delete,
+    make_maps,
+    make_regions,
+    person,
+    reader_of,
+    tick,
+)
 from tiny_run import geohsal
 
 from geohsal.config import Config, OutputConfig, TileConfig
@@ -87,7 +97,7 @@ def fake_query(run: Run, round_: Round, maps: dict[str, SceneMaps]) -> Queried:
             files[-1],
             regions=[region for region in regions if region.scene_id in ids],
             scenes=scenes,
-            maps=maps,
+            maps=reader_of(maps),
             classes=CLASSES,
             config=CONFIG.output,
             provenance={"request": "abc"},
