@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     help="Tolerance of gap-free simplification in pixels, 0: none (else: output.simplify_px).",
 )
 @options.overwrite
+@options.workers
+@options.shard
+@options.scheduler
 @options.reporting
 def command(
     run_dir: Path,
@@ -44,6 +47,9 @@ def command(
     sieve_px: int | None,
     simplify_px: float | None,
     overwrite: bool,
+    workers: int,
+    shard: str | None,
+    scheduler: str | None,
     report: Report,
 ) -> None:
     """Write refined pseudo-labels, or the final map, of RUN as seamless polygons.
@@ -52,22 +58,31 @@ def command(
     """
     from geohsal.workflows.export import export
 
-    summary = export(
-        run_dir,
-        out,
-        what=what,
-        sieve_px=sieve_px,
-        simplify_px=simplify_px,
-        overwrite=overwrite,
-    )
+    with report.progress() as progress:
+        summary = export(
+            run_dir,
+            out,
+            what=what,
+            sieve_px=sieve_px,
+            simplify_px=simplify_px,
+            overwrite=overwrite,
+            shard=shard,
+            workers=workers,
+            scheduler=scheduler,
+            progress=progress,
+        )
     report.result(summary, export_lines(summary))
 
 
 def export_lines(summary: "ExportSummary") -> list[str] | None:
-    """One line where the file was there already; None: the summary's fields."""
+    """A line where no file was written; None: the summary's fields."""
     from geohsal.geo.budget import counted
 
     if summary.written:
         return None
+    if summary.left is not None:
+        left = f"scenes left for other shares: {summary.left}"
+        last = f"no scene is left; the same command without --shard writes {summary.out}"
+        return [f"scenes cut now: {summary.done}", left if summary.left else last]
     polygons = counted(summary.polygons, "polygon")
     return [f"nothing to do: {summary.out} is up to date ({polygons})"]

@@ -75,6 +75,18 @@ device = click.option(
     metavar="DEVICE",
     help="auto, cpu, cuda or cuda:N.",
 )
+shard = click.option(
+    "--shard",
+    metavar="I/N",
+    help="Do the share I of N (I from 0 to N-1) and nothing that needs the shares of others; "
+    "without it what is left is done, and all is put together.",
+)
+scheduler = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask scheduler do it, such as tcp://host:8786 "
+    "(pip install 'geohsal[dask]').",
+)
 seed = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,7 +10,7 @@ from geohsal.cli import options
 from geohsal.cli.report import Report
 
 if TYPE_CHECKING:
-    from geohsal.workflows.tile import TileSummary
+    from geohsal.workflows.tile import TileShare, TileSummary
 
 
 @click.command("tile")
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 @options.seed
 @options.overwrite
 @options.workers
+@options.shard
+@options.scheduler
 @options.dry_run
 @options.reporting
 def command(
@@ -36,33 +38,54 @@ def command(
     seed: int | None,
     overwrite: bool,
     workers: int,
+    shard: str | None,
+    scheduler: str | None,
     dry_run: bool,
     report: Report,
 ) -> None:
     """Check MANIFEST and its rasters, and write the tile index of a run.
 
-    Again on a changed manifest: added scenes and labels are taken and named.
+    Again on a changed manifest: added scenes and labels are taken and named. A killed call goes
+    on where it was.
     """
     from geohsal.cli.settings import new_settings, run_settings
-    from geohsal.workflows.tile import tile
 
+    if shard is not None and dry_run:
+        raise click.UsageError("--shard leaves parts behind: give it without --dry-run")
     config = (
         new_settings(config_source, overrides, seed=seed, report=report, method=method)
         if overwrite
         else run_settings(out, config_source, overrides, seed=seed, report=report, method=method)
     )
+    asked: dict[str, Any] = {
+        "config": config,
+        "patches": patches,
+        "overwrite": overwrite,
+        "workers": workers,
+        "scheduler": scheduler,
+    }
     with report.progress() as progress:
-        summary = tile(
-            manifest,
-            out,
-            config=config,
-            patches=patches,
-            overwrite=overwrite,
-            workers=workers,
-            dry_run=dry_run,
-            progress=progress,
-        )
-    report.result(summary, tile_lines(summary))
+        if shard is not None:
+            from geohsal.workflows.tile import tile_share
+
+            share = tile_share(manifest, out, shard=shard, progress=progress, **asked)
+        else:
+            from geohsal.workflows.tile import tile
+
+            summary = tile(manifest, out, dry_run=dry_run, progress=progress, **asked)
+    if shard is not None:
+        report.result(share, share_lines(share))
+    else:
+        report.result(summary, tile_lines(summary))
+
+
+def share_lines(share: "TileShare") -> Iterator[str]:
+    """What a share did, and what comes next."""
+    yield f"{share.run_dir}: share {share.shard}: scenes scanned now: {share.done}"
+    if share.left:
+        yield f"scenes left for other shares: {share.left}"
+    else:
+        yield "no scene is left; the same command without --shard makes the run"
 
 
 def tile_lines(summary: "TileSummary") -> Iterator[str]:
@@ -77,6 +100,8 @@ def tile_lines(summary: "TileSummary") -> Iterator[str]:
             f"scene {name}: {scene.split}, {scene.height} x {scene.width}, "
             f"{scene.valid_pixels:,} valid pixels, {labelled:,} labelled"
         )
+    for name, size in summary.remote_pixel_bytes.items():
+        yield f"scene {name}: {size / 1e6:,.1f} MB of pixels came over the network (unpacked)"
     yield f"train pixels that are valid: {record.train_valid_pixels:,}; labelled:"
     for info in record.classes:
         yield f"  {info.name:20} {info.pixels:>12,} px {info.regions:>6} regions {info.share:.3%}"

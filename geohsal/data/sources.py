@@ -14,13 +14,13 @@ from geohsal.geo.blocks import SplitTable, split_table
 from geohsal.geo.scene import Scene, Tile
 from geohsal.geo.states import IGNORE_INDEX, Split
 from geohsal.io.georeference import same_grid
-from geohsal.io.label_store import LabelArrays, empty_labels, read_label_raster
+from geohsal.io.label_store import LabelArrays, LabelReader, empty_labels, read_label_raster
 from geohsal.io.manifest import Manifest, SceneSource
 from geohsal.io.raster import SceneReader, open_scene
 
 _Code = TypeVar("_Code", np.uint8, np.int32)
 
-WHOLE_LABELS = 64_000_000
+WHOLE_LABELS = 4_000_000
 """Scenes up to this many pixels keep their labels in memory (5 bytes a pixel)."""
 
 
@@ -33,6 +33,7 @@ class SceneCrops:
         self._table = table
         self.scene: Scene = reader.scene
         self._whole: LabelArrays | None = None
+        self._labels: LabelReader | None = None
         if labels is not None and self.scene.height * self.scene.width <= WHOLE_LABELS:
             self._whole = read_label_raster(labels)
 
@@ -46,7 +47,9 @@ class SceneCrops:
             nothing = empty_labels((int(window.height), int(window.width)))
             return nothing.classes, nothing.regions
         if self._whole is None:
-            found = read_label_raster(self._labels_path, window)
+            if self._labels is None:  # opened with the first window: many passes ask for none
+                self._labels = LabelReader(self._labels_path)
+            found = self._labels.read(window)
             return found.classes, found.regions
         return (
             _cut(self._whole.classes, window, fill=IGNORE_INDEX),
@@ -65,6 +68,8 @@ class SceneCrops:
     def close(self) -> None:
         """Close the scene's files."""
         self._reader.close()
+        if self._labels is not None:
+            self._labels.close()
 
 
 def _cut(whole: NDArray[_Code], window: Window, *, fill: int) -> NDArray[_Code]:
@@ -82,7 +87,8 @@ def _cut(whole: NDArray[_Code], window: Window, *, fill: int) -> NDArray[_Code]:
 class SceneOpener:
     """Opens scenes by id in whatever process asks; holds no open file, so it can be pickled.
 
-    Scenes without an entry in `labels` are unlabelled.
+    Scenes without an entry in `labels` are unlabelled. `grids` and `glances` (cheap fingerprints)
+    say what the images were when the run was tiled.
     """
 
     sources: Mapping[str, SceneSource]
@@ -92,12 +98,13 @@ class SceneOpener:
     tiles: Mapping[str, Sequence[Tile]]
     buffers: Mapping[str, int]
     grids: Mapping[str, Scene] = field(default_factory=dict)
+    glances: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, scene_id: str) -> SceneCrops:
         """The open scene.
 
         Raises:
-            RasterError: the image cannot be read, or lies on another grid than `grids` says.
+            RasterError: the image cannot be read, or is another than `grids` and `glances` say.
         """
         source = self.sources[scene_id]
         reader = open_scene(source, self.bands, max_pixels=self.max_pixels)
@@ -111,6 +118,13 @@ class SceneOpener:
                 f"{tiled.width}, same CRS and transform); put the old image back, or "
                 "tile into a new folder"
             )
+        known = self.glances.get(scene_id)
+        if known and reader.glance() != known:
+            reader.close()
+            raise RasterError(
+                f"scene {scene_id!r}: {source.image}: is not the image that this run was tiled "
+                "on; put the old image back, or tile into a new folder"
+            )
         table = split_table(self.tiles[scene_id], buffer_px=self.buffers[scene_id])
         return SceneCrops(reader, self.labels.get(scene_id), table)
 
@@ -122,6 +136,7 @@ def scene_opener(
     labels: Callable[[str], Path],
     max_pixels: int,
     grids: Mapping[str, Scene],
+    glances: Mapping[str, str],
 ) -> SceneOpener:
     """An opener for all scenes of a manifest with the run's tiles and label rasters."""
     by_scene: dict[str, list[Tile]] = {source.scene_id: [] for source in manifest.scenes}
@@ -132,6 +147,7 @@ def scene_opener(
         bands=manifest.bands,
         max_pixels=max_pixels,
         grids=grids,
+        glances=glances,
         labels={source.scene_id: labels(source.scene_id) for source in manifest.scenes},
         tiles=by_scene,
         buffers={

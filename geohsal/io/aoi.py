@@ -38,6 +38,22 @@ class AreaOfInterest:
         if not len(self._tree.query(shapely.box(0, 0, scene.width, scene.height), "intersects")):
             raise GeoreferenceError(f"{where}: does not touch the scene; check its CRS and place")
 
+    def extent(self, window: Window) -> Window | None:
+        """The part of a window in which its polygons lie; None where there are none."""
+        col, row = int(window.col_off), int(window.row_off)
+        right, bottom = col + int(window.width), row + int(window.height)
+        near = self._tree.query(shapely.box(col, row, right, bottom), "intersects")
+        if not near.size:
+            return None
+        parts = shapely.clip_by_rect(self._tree.geometries[near], col, row, right, bottom)
+        bounds = shapely.total_bounds(parts)
+        if not np.isfinite(bounds).all():
+            return None
+        left, top = (int(value) for value in np.floor(bounds[:2]))
+        last, low = (int(value) for value in np.ceil(bounds[2:]))
+        width, height = min(last, right) - left, min(low, bottom) - top
+        return Window(left, top, width, height) if width > 0 and height > 0 else None
+
     def inside(self, window: Window) -> NDArray[np.bool_]:
         """True where a pixel's centre is inside (row, col of the window)."""
         col, row = int(window.col_off), int(window.row_off)

@@ -10,6 +10,8 @@ from geohsal.io.aoi import AreaOfInterest
 from geohsal.io.bands import BandPlan
 from geohsal.io.manifest import SceneSource
 
+_GLANCES = 4
+_GLANCE_BYTES = 4 * 2**10
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLES = 32
 _SAMPLE_BYTES = 64 * 2**10
@@ -38,6 +40,30 @@ def fingerprint_of(
     Files above 64 MiB are sampled (start, end and places between); remote ones count by their
     header. Folder names play no part, so a moved scene keeps its fingerprint.
     """
+    digest = hashlib.sha256(_header(dataset, source, plan=plan, aoi=aoi))
+    for path in _files(dataset, source):
+        digest.update(f"{path.suffix} {path.stat().st_size} ".encode())
+        digest.update(_content(path))
+    return digest.hexdigest()[:32]
+
+
+def glance_at(
+    dataset: Any, source: SceneSource, *, plan: BandPlan, aoi: AreaOfInterest | None
+) -> str:
+    """As `fingerprint_of`, of sizes and a few bytes: cheap enough for every opening of an image.
+
+    A file that was put in another's place is noticed; a change of a few pixels may not be.
+    """
+    digest = hashlib.sha256(_header(dataset, source, plan=plan, aoi=aoi))
+    for path in _files(dataset, source):
+        digest.update(f"{path.suffix} {path.stat().st_size} ".encode())
+        digest.update(_sampled(path, steps=_GLANCES, length=_GLANCE_BYTES))
+    return digest.hexdigest()[:32]
+
+
+def _header(
+    dataset: Any, source: SceneSource, *, plan: BandPlan, aoi: AreaOfInterest | None
+) -> bytes:
     header = {
         "shape": [dataset.count, dataset.height, dataset.width],
         "dtypes": list(dataset.dtypes),
@@ -49,23 +75,27 @@ def fingerprint_of(
         "manifest_crs": source.crs,
         "aoi": aoi.digest if aoi else None,  # not the file: QGIS writes into what it opens
     }
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    return json.dumps(header, sort_keys=True).encode()
+
+
+def _files(dataset: Any, source: SceneSource) -> list[Path]:
+    """Local files of an image and its mask."""
     own = [name for name in dataset.files if not name.lower().endswith(_VOLATILE)]
-    for name in sorted(own) + ([source.mask] if source.mask else []):
-        path = Path(name)
-        if path.is_file():
-            digest.update(f"{path.suffix} {path.stat().st_size} ".encode())
-            digest.update(_content(path))
-    return digest.hexdigest()[:32]
+    names = sorted(own) + ([source.mask] if source.mask else [])
+    return [path for path in map(Path, names) if path.is_file()]
 
 
 def _content(path: Path) -> bytes:
-    size = path.stat().st_size
-    if size <= _WHOLE_BYTES:
+    if path.stat().st_size <= _WHOLE_BYTES:
         return bytes.fromhex(file_sha256(path))
-    digest = hashlib.sha256()
+    return _sampled(path, steps=_SAMPLES, length=_SAMPLE_BYTES)
+
+
+def _sampled(path: Path, *, steps: int, length: int) -> bytes:
+    """Hash of the start, the end and places between."""
+    digest, last = hashlib.sha256(), max(path.stat().st_size - length, 0)
     with path.open("rb") as stream:
-        for step in range(_SAMPLES + 1):
-            stream.seek((size - _SAMPLE_BYTES) * step // _SAMPLES)
-            digest.update(stream.read(_SAMPLE_BYTES))
+        for step in range(steps + 1):
+            stream.seek(last * step // steps)
+            digest.update(stream.read(length))
     return digest.digest()

@@ -1,27 +1,58 @@
-"""How GDAL is asked: options for remote files, and its errors as one line."""
+"""How GDAL is asked: bounded memory, options for remote files, and its errors as one line.
 
+What the user's environment (or an open `rasterio.Env`) already says wins.
+"""
+
+import multiprocessing
+import os
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError  # raised bare where rasterio wraps nothing around it
+from rasterio._path import _parse_path
+from rasterio.env import ensure_env_with_credentials, get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from geohsal.io.raster_guard import drivers, refuse_leading_away
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What opening or reading a dataset may raise."""
 
+CACHE_MB = 256
+"""GDAL's block cache per process; its own default is 5 % of the machine's memory, for each."""
+
+READ_THREADS = 4
+"""Threads that decode the blocks of one read, at most."""
+
 _SERVERS = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift")
 _REMOTE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of a bucket to look for side files
-    "GDAL_HTTP_MAX_RETRY": 3,
-    "GDAL_HTTP_RETRY_DELAY": 1,
-    "GDAL_HTTP_TIMEOUT": 60,
-    "GDAL_HTTP_CONNECTTIMEOUT": 15,
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "VSI_CACHE": True,
+    "GDAL_HTTP_MAX_RETRY": "3",  # after 429, 500, 502, 503 and 504 (GDAL's own list)
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    "GDAL_HTTP_MULTIRANGE": "SERIAL",  # the others try nothing again (GDAL issue 12933)
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # the header of a large COG in one request
+    "VSI_CACHE": "YES",
 }
+_ADVICE = (
+    (("code: 404", "code: 410"), "the server has no such file; correct the address"),
+    (("code: 401", "code: 403"), "the server refuses access; check address and credentials"),
+    (("timed out", "timeout"), "the server does not answer in time; run the same command later"),
+    (
+        ("resolve host", "connect to", "connection refused", "network is unreachable"),
+        "the server cannot be reached; check network and address",
+    ),
+    (
+        ("code: 429", "code: 5", "code : 5"),
+        "the server is out of order or busy; run the same command later",
+    ),
+)
 
 
 def is_remote(path: str) -> bool:
@@ -32,23 +63,83 @@ def is_remote(path: str) -> bool:
     return any(server in path for server in _SERVERS)
 
 
-def environment(path: str) -> AbstractContextManager[Any]:
-    """GDAL options that suit a path: retries and no directory listing over a network."""
-    return rasterio.Env(**_REMOTE) if is_remote(path) else nullcontext()
+@contextmanager
+def environment(path: str) -> Iterator[None]:
+    """GDAL options for opening and reading a path: threads, and what a network needs.
+
+    Side files (.ovr, .msk, .aux.xml) of local rasters are found; beside remote ones nothing is
+    looked for.
+    """
+    bound_memory()
+    if is_remote(path):
+        # with threads a range that the server refuses becomes wrong pixels, without an error
+        # (GDAL issues 11552 and 12426): here the user's own number does not count
+        options = _unset(_REMOTE) | {"GDAL_NUM_THREADS": "1"}
+    else:
+        options = _unset({"GDAL_NUM_THREADS": str(read_threads())})
+    with ExitStack() as stack:
+        if options:
+            stack.enter_context(rasterio.Env(**options))
+        yield
+
+
+def _unset(wanted: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in wanted.items()
+        if name not in os.environ and get_gdal_config(name) is None
+    }
+
+
+def read_threads() -> int:
+    """Threads for one read: what this process may use, one in a worker among others."""
+    if multiprocessing.parent_process() is not None:
+        return 1
+    return min(READ_THREADS, allowed_cores())
+
+
+def allowed_cores() -> int:
+    """CPU cores that this process may use; all of the machine where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def bound_memory() -> None:
+    """Bound GDAL's block cache of this process, unless the environment sets GDAL_CACHEMAX."""
+    if "GDAL_CACHEMAX" not in os.environ and get_gdal_config("GDAL_CACHEMAX") > CACHE_MB * 2**20:
+        set_gdal_config("GDAL_CACHEMAX", CACHE_MB * 2**20)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without rasterio's warning on files that have no position: geohsal checks that itself."""
+    bound_memory()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
 
 def open_raster(path: str) -> Any:
-    """A rasterio dataset open for reading; the caller turns `GDAL_ERRORS` into its own line."""
+    """A rasterio dataset open for reading; the caller turns `GDAL_ERRORS` into its own line.
+
+    Raises:
+        RasterError: it leads to other files or addresses (`geohsal.io.raster_guard`).
+    """
+    remote = is_remote(path)
+    if not remote:
+        refuse_leading_away(path)
     with environment(path), quiet():
-        return rasterio.open(path)
+        return _open(path, drivers(remote=remote) or None)
+
+
+def _read_with(path: str, allowed: list[str] | None) -> DatasetReader:
+    """As `rasterio.open`, which takes one driver or all."""
+    return DatasetReader(_parse_path(path), driver=allowed)
+
+
+_open: Callable[[str, list[str] | None], DatasetReader] = ensure_env_with_credentials(_read_with)
 
 
 def reason(error: BaseException) -> str:
@@ -58,3 +149,13 @@ def reason(error: BaseException) -> str:
         deepest = deepest.__cause__
     text = getattr(deepest, "errmsg", None) or str(deepest) or type(deepest).__name__
     return " ".join(str(text).split()).rstrip(".")
+
+
+def advice(error: BaseException, path: str, *, otherwise: str) -> str:
+    """What to do about an error: over a network the server's word decides, else `otherwise`."""
+    if is_remote(path):
+        said = reason(error).lower()
+        for signs, hint in _ADVICE:
+            if any(sign in said for sign in signs):
+                return hint
+    return otherwise

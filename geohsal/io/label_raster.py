@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from geohsal.errors import LabelError
 from geohsal.geo.scene import Scene
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.class_values import ClassValues, Meaning
-from geohsal.io.gdal import GDAL_ERRORS, environment, open_raster, reason
+from geohsal.io.gdal import GDAL_ERRORS, advice, environment, open_raster, reason
 from geohsal.io.georeference import is_engineering, same_grid
 from geohsal.io.vector import listing
 
@@ -27,53 +27,117 @@ _ANY_CRS = CRS.from_epsg(3857)
 Cover = Callable[[Window], NDArray[np.bool_]] | None
 
 
-def raster_classes(
-    path: str, scene: Scene, values: ClassValues, *, where: str
-) -> tuple[NDArray[np.uint8], list[str]]:
-    """Class ids on the scene's grid (255 unlabelled), and what a person should know.
+@contextmanager
+def raster_rows(
+    path: str, scene: Scene, values: ClassValues, *, region_px: int | None, where: str
+) -> Iterator["RasterRows"]:
+    """Class ids of a raster on the scene's grid, read a few rows at a time.
+
+    All values are looked at once before the first row is given.
+
+    Args:
+        path: of the raster.
+        scene: the grid that labels are brought onto.
+        values: what the raster's values mean.
+        region_px: side of the grid cells that cut labels into regions; None: no regions.
+        where: opens every message.
 
     Raises:
         LabelError: unreadable, on another place, or with values that mean nothing (listed).
     """
-    try:
-        with environment(path), open_raster(path) as dataset:
-            return _read(dataset, scene, values, where=where)
-    except GDAL_ERRORS as error:
-        raise LabelError(
-            f"{where}: cannot be read ({reason(error)}); give a whole raster or vector file"
-        ) from None
+    with ExitStack() as stack:
+        try:
+            with environment(path):
+                dataset = stack.enter_context(open_raster(path))
+                grid = stack.enter_context(_on_scene_grid(dataset, scene, where=where))
+            rows = RasterRows(
+                path, dataset, grid, scene=scene, values=values, region_px=region_px, where=where
+            )
+        except GDAL_ERRORS as error:
+            raise _unreadable(path, error, where=where) from None
+        yield rows
 
 
-def _read(
-    dataset: Any, scene: Scene, values: ClassValues, *, where: str
-) -> tuple[NDArray[np.uint8], list[str]]:
-    colors = any(isinstance(key, tuple) for key in values.values or {})
-    numbers = _numbers(dataset, colors=colors, where=where)
-    palette = dataset.colormap(1) if colors and len(numbers) == 1 else None
-    reading = _Reading(values, palette=palette, nodata=dataset.nodata if not colors else None)
-    classes = np.full(scene.shape, IGNORE_INDEX, dtype=np.uint8)
-    covered = False
-    with _on_scene_grid(dataset, scene, where=where) as (grid, cover):
-        rows = max(1, _STRIP_PIXELS // scene.width)
+def _unreadable(path: str, error: BaseException, *, where: str) -> LabelError:
+    hint = advice(error, path, otherwise="give a whole raster or vector file")
+    return LabelError(f"{where}: cannot be read ({reason(error)}); {hint}")
+
+
+class RasterRows:
+    """The rows of an open label raster; made by `raster_rows`."""
+
+    def __init__(
+        self,
+        path: str,
+        dataset: Any,
+        grid: tuple[Any, Cover],
+        *,
+        scene: Scene,
+        values: ClassValues,
+        region_px: int | None,
+        where: str,
+    ) -> None:
+        colors = any(isinstance(key, tuple) for key in values.values or {})
+        self._bands = _numbers(dataset, colors=colors, where=where)
+        palette = dataset.colormap(1) if colors and len(self._bands) == 1 else None
+        nodata = dataset.nodata if not colors else None
+        self._reading = _Reading(values, palette=palette, nodata=nodata)
+        self._path = path
+        self._where = where
+        self._grid, self._cover = grid
+        self._width = scene.width
+        self._region_px = region_px
+        self._issues = _nodata_issue(dataset, values, colors=colors, where=where)
+        self._numbers = cell_numbers(self._survey(scene))
+        self.regions = int(self._numbers.max(initial=0))
+
+    def read(self, top: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Class ids and region numbers (row, col) of some rows of the scene.
+
+        Raises:
+            LabelError: the file is damaged there.
+        """
+        try:
+            classes, _ = self._classes(top, height)
+        except GDAL_ERRORS as error:
+            raise _unreadable(self._path, error, where=self._where) from None
+        if self._region_px is None:
+            return classes, np.zeros(classes.shape, dtype=np.int32)
+        return classes, cell_regions(classes, self._numbers, top=top, region_px=self._region_px)
+
+    def issues(self) -> list[str]:
+        """What a person should know."""
+        return self._issues
+
+    def _classes(self, top: int, height: int) -> tuple[NDArray[np.uint8], bool]:
+        """Class ids of some rows, and whether the raster covers any of them."""
+        strip = Window(0, top, self._width, height)
+        with environment(self._path):
+            pixels = self._grid.read(self._bands, window=strip)
+            there = None if self._cover is None else self._cover(strip)
+        return self._reading.classes(pixels, there), there is None or bool(there.any())
+
+    def _survey(self, scene: Scene) -> NDArray[np.bool_]:
+        """Cells (row, col) that hold labels (none where there are no regions).
+
+        Raises:
+            LabelError: the raster covers nothing, or holds values that mean nothing.
+        """
+        side = self._region_px or 1
+        rows = max(1, _STRIP_PIXELS // (scene.width * side)) * side
+        found, covered = [], False
         for top in range(0, scene.height, rows):
-            strip = Window(0, top, scene.width, min(rows, scene.height - top))
-            pixels = grid.read(numbers, window=strip)
-            there = None if cover is None else cover(strip)
-            covered = covered or there is None or bool(there.any())
-            classes[top : top + rows] = reading.classes(pixels, there)
-    if not covered:
-        raise LabelError(
-            f"{where}: does not cover scene {scene.scene_id!r} anywhere; check its CRS and place"
-        )
-    if reading.unknown:
-        found = [
-            f"{text} ({count} pixels)"
-            for text, count in sorted(reading.unknown.items(), key=lambda item: (-item[1], item[0]))
-        ]
-        raise LabelError(
-            f"{where}: {listing(found)}; map them with values: or list them under ignore:"
-        )
-    return classes, _nodata_issue(dataset, values, colors=colors, where=where)
+            classes, there = self._classes(top, min(rows, scene.height - top))
+            covered |= there
+            if self._region_px is not None:
+                found.append(labelled_cells(classes, region_px=side))
+        if not covered:
+            raise LabelError(
+                f"{self._where}: does not cover scene {scene.scene_id!r} anywhere; check its CRS "
+                "and place"
+            )
+        self._reading.refuse_unknown(where=self._where)
+        return np.concatenate(found) if found else np.zeros((0, 0), dtype=np.bool_)
 
 
 def _numbers(dataset: Any, *, colors: bool, where: str) -> list[int]:
@@ -146,6 +210,19 @@ class _Reading:
         self._palette = palette
         self._nodata = nodata
 
+    def refuse_unknown(self, *, where: str) -> None:
+        """Name the values met so far that mean nothing.
+
+        Raises:
+            LabelError: there are some.
+        """
+        if self.unknown:
+            ranked = sorted(self.unknown.items(), key=lambda item: (-item[1], item[0]))
+            found = [f"{text} ({count} pixels)" for text, count in ranked]
+            raise LabelError(
+                f"{where}: {listing(found)}; map them with values: or list them under ignore:"
+            )
+
     def classes(self, pixels: NDArray[Any], there: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
         """Class ids (row, col) of pixels (band, row, col); 255 where `there` is False."""
         codes = _packed(pixels) if len(pixels) == 3 else pixels[0]
@@ -214,15 +291,29 @@ def _nodata_issue(dataset: Any, values: ClassValues, *, colors: bool, where: str
     ]
 
 
-def grid_regions(classes: NDArray[np.uint8], *, region_px: int) -> NDArray[np.int32]:
-    """Numbers (from 1, row by row) of the grid cells that hold labels; 0 where unlabelled."""
+def labelled_cells(classes: NDArray[np.uint8], *, region_px: int) -> NDArray[np.bool_]:
+    """Which grid cells (row, col) of some rows hold labels; the rows begin with a cell."""
     labelled = classes != IGNORE_INDEX
-    rows, cols = np.arange(classes.shape[0]) // region_px, np.arange(classes.shape[1]) // region_px
-    cells = np.zeros((int(rows[-1]) + 1, int(cols[-1]) + 1), dtype=np.bool_)
-    for row in range(cells.shape[0]):
-        strip = labelled[row * region_px : (row + 1) * region_px].any(axis=0)
-        cells[row] = np.logical_or.reduceat(strip, np.arange(0, strip.size, region_px))
-    numbers = np.where(cells.ravel(), np.cumsum(cells.ravel()), 0).reshape(cells.shape)
-    regions = numbers.astype(np.int32)[rows[:, None], cols[None, :]]
-    regions[~labelled] = 0
-    return np.asarray(regions)
+    cols = np.arange(0, classes.shape[1], region_px)
+    strips = [
+        np.logical_or.reduceat(labelled[row : row + region_px].any(axis=0), cols)
+        for row in range(0, classes.shape[0], region_px)
+    ]
+    return np.array(strips, dtype=np.bool_)
+
+
+def cell_numbers(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Numbers (from 1, row by row) of the cells that hold labels; 0 for the others."""
+    numbers = np.where(cells.ravel(), np.cumsum(cells.ravel()), 0)
+    return numbers.reshape(cells.shape).astype(np.int32)
+
+
+def cell_regions(
+    classes: NDArray[np.uint8], numbers: NDArray[np.int32], *, top: int, region_px: int
+) -> NDArray[np.int32]:
+    """The number of its cell for every labelled pixel, 0 elsewhere; `top` is the first row."""
+    rows = np.arange(top, top + classes.shape[0]) // region_px
+    cols = np.arange(classes.shape[1]) // region_px
+    regions: NDArray[np.int32] = numbers[rows[:, None], cols[None, :]]
+    regions[classes == IGNORE_INDEX] = 0
+    return regions

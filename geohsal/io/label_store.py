@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import rasterio
@@ -63,20 +63,23 @@ def empty_labels(shape: tuple[int, int]) -> LabelArrays:
     )
 
 
+class Rows(Protocol):
+    """A plane of a scene that gives any of its rows: an array, or what stands for one."""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Rows (row, col)."""
+
+
 def write_label_raster(
-    path: Path,
-    classes: NDArray[np.uint8],
-    regions: NDArray[np.int32],
-    rounds: NDArray[np.int32],
-    *,
-    scene: Scene,
+    path: Path, classes: Rows, regions: Rows, rounds: Rows, *, scene: Scene
 ) -> None:
     """Write the labels of a whole scene on its grid: int32 GeoTIFF, no nodata, whole or not at all.
+
+    Each plane is asked for its rows once, from the top down, one plane after the other.
 
     Raises:
         DataError: the folder cannot be written.
     """
-    arrays: tuple[NDArray[Any], ...] = (classes, regions, rounds)
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "dtype": "int32",
@@ -102,10 +105,10 @@ def write_label_raster(
     ):
         target.descriptions = _BANDS
         target.update_tags(format_version=FORMAT_VERSION)
-        for band, array in enumerate(arrays, start=1):
+        for band, plane in enumerate((classes, regions, rounds), start=1):
             for rows in _stripes(scene.height):
                 window = Window(0, rows.start, scene.width, rows.stop - rows.start)
-                target.write(array[rows].astype(np.int32), band, window=window)
+                target.write(plane[rows].astype(np.int32), band, window=window)
 
 
 def read_label_raster(path: Path, window: Window | None = None) -> LabelArrays:
@@ -114,19 +117,57 @@ def read_label_raster(path: Path, window: Window | None = None) -> LabelArrays:
     Raises:
         LabelError: the file is missing, damaged or not a label raster.
     """
-    try:
-        with quiet(), rasterio.open(path) as source:
-            if source.count != 3 or source.dtypes[0] != "int32":
-                raise LabelError(
-                    f"{path}: not a label raster (found {source.count} bands of {source.dtypes[0]})"
-                    "; delete it and run geohsal tile again"
-                )
-            whole = Window(0, 0, source.width, source.height)
-            return _read(source, window or whole)
-    except GDAL_ERRORS as error:
-        raise LabelError(
-            f"{path}: cannot be read ({reason(error)}); delete it and run geohsal tile again"
-        ) from None
+    with LabelReader(path) as reader:
+        return reader.read(window)
+
+
+class LabelReader:
+    """A label raster open for many windows; a context manager, not shared between processes.
+
+    Raises:
+        LabelError: the file is missing, damaged or not a label raster.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with quiet():
+                self._source = rasterio.open(path)
+        except GDAL_ERRORS as error:
+            raise self._unreadable(error) from None
+        if self._source.count != 3 or self._source.dtypes[0] != "int32":
+            found = f"{self._source.count} bands of {self._source.dtypes[0]}"
+            self.close()
+            raise LabelError(
+                f"{path}: not a label raster (found {found}); delete it and run geohsal tile again"
+            )
+
+    def read(self, window: Window | None = None) -> LabelArrays:
+        """Labels of a window (None: of the scene); outside the scene nothing is labelled.
+
+        Raises:
+            LabelError: the file is damaged there.
+        """
+        whole = Window(0, 0, self._source.width, self._source.height)
+        try:
+            return _read(self._source, window or whole)
+        except GDAL_ERRORS as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: BaseException) -> LabelError:
+        return LabelError(
+            f"{self._path}: cannot be read ({reason(error)}); delete it and run geohsal tile again"
+        )
+
+    def close(self) -> None:
+        """Give the file back; a second time does nothing."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _read(source: rasterio.DatasetReader, window: Window) -> LabelArrays:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
 from affine import Affine
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geohsal.errors import LabelError
@@ -27,8 +28,6 @@ from geohsal.io.vector import (
 
 CLASS_FIELDS = ("class", "class_name", "class_id")
 """Fields that a bare label path may have, in the order they are looked for."""
-
-_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,54 +127,81 @@ def _classes(
     return [fid for fid, used in zip(layer.fids, ids, strict=True) if used is not None], ids
 
 
-def burn_shapes(
-    shapes: Sequence[LabelShape], scene: Scene, *, last_wins: bool, where: str
-) -> tuple[NDArray[np.uint8], NDArray[np.int32], list[str]]:
-    """Class ids, region numbers and what a person should know; (row, col) of the scene."""
-    regions: NDArray[np.int32] = burn(
-        [(shape.geometry, shape.number) for shape in shapes],
-        transform=Affine.identity(),
-        shape=scene.shape,
-        fill=0,
-        dtype=np.int32,
-    )
-    lookup = np.full(len(shapes) + 1, IGNORE_INDEX, dtype=np.uint8)
-    lookup[[shape.number for shape in shapes]] = [shape.class_id for shape in shapes]
-    classes = np.empty(scene.shape, dtype=np.uint8)
-    burnt = np.zeros(len(shapes) + 1, dtype=np.bool_)
-    for row in range(0, scene.height, _ROWS):  # indexing widens its index to 8 bytes a pixel
-        strip = regions[row : row + _ROWS]
-        classes[row : row + _ROWS] = lookup[strip]
-        burnt[strip] = True
-    issues = _unseen(shapes, scene, burnt, where=where)
-    if not last_wins:
-        clash = _clash(shapes, scene)
-        if clash.any():
+class BurntRows:
+    """Shapes burnt a few rows at a time: each row once, from the top down."""
+
+    def __init__(
+        self, shapes: Sequence[LabelShape], scene: Scene, *, last_wins: bool, where: str
+    ) -> None:
+        self.regions = len(shapes)
+        self._shapes = shapes
+        self._scene = scene
+        self._last_wins = last_wins
+        self._where = where
+        self._bounds = shapely.bounds([shape.geometry for shape in shapes]).reshape(-1, 4)
+        self._classes = np.full(len(shapes) + 1, IGNORE_INDEX, dtype=np.uint8)
+        self._classes[[shape.number for shape in shapes]] = [shape.class_id for shape in shapes]
+        self._burnt = np.zeros(len(shapes) + 1, dtype=np.bool_)
+        self._clashing = 0
+        self._next = 0
+
+    def read(self, top: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Class ids and region numbers (row, col) of the next rows of the scene."""
+        assert top == self._next, "rows are burnt once each, in order"
+        self._next = top + height
+        near = self._near(top, height)
+        numbered = [(shape.geometry, shape.number) for shape in near]
+        regions: NDArray[np.int32] = self._burn(numbered, top, height, dtype=np.int32)
+        classes = np.full(regions.shape, IGNORE_INDEX, dtype=np.uint8)
+        known = regions > 0
+        numbers = regions[known]
+        classes[known] = self._classes[numbers]
+        self._burnt[numbers] = True
+        if not self._last_wins:
+            clash = self._clash(near, top, height)
             classes[clash] = IGNORE_INDEX
             regions[clash] = 0
-            pairs = listing(_clashing_pairs(shapes), separator=", ")
+            self._clashing += int(clash.sum())
+        return classes, regions
+
+    def issues(self) -> list[str]:
+        """What a person should know of the rows read so far."""
+        issues = _unseen(self._shapes, self._scene, self._burnt, where=self._where)
+        if self._clashing:
+            pairs = listing(_clashing_pairs(self._shapes), separator=", ")
             issues.append(
-                f"{where}: {int(clash.sum())} pixels lie in features of different classes and "
+                f"{self._where}: {self._clashing} pixels lie in features of different classes and "
                 f"stay unlabelled: fids {pairs}"
             )
-    return classes, regions, issues
+        return issues
 
+    def _near(self, top: int, height: int) -> list[LabelShape]:
+        low, high = self._bounds[:, 1], self._bounds[:, 3]
+        near = np.flatnonzero((low <= top + height) & (high >= top))
+        return [self._shapes[index] for index in near.tolist()]
 
-def _clash(shapes: Sequence[LabelShape], scene: Scene) -> NDArray[np.bool_]:
-    """True where features of two classes or more hold the pixel's centre."""
-    seen = np.zeros(scene.shape, dtype=np.bool_)
-    clash = np.zeros(scene.shape, dtype=np.bool_)
-    for class_id in sorted({shape.class_id for shape in shapes}):
-        own = burn(
-            [(shape.geometry, 1) for shape in shapes if shape.class_id == class_id],
-            transform=Affine.identity(),
-            shape=scene.shape,
-            fill=0,
-            dtype=np.uint8,
-        ).astype(np.bool_)
-        clash |= seen & own
-        seen |= own
-    return clash
+    def _burn(
+        self,
+        pairs: Sequence[tuple[BaseGeometry, int]],
+        top: int,
+        height: int,
+        *,
+        dtype: DTypeLike,
+    ) -> NDArray[Any]:
+        shape = (height, self._scene.width)
+        return burn(pairs, transform=Affine.translation(0, top), shape=shape, fill=0, dtype=dtype)
+
+    def _clash(self, near: Sequence[LabelShape], top: int, height: int) -> NDArray[np.bool_]:
+        """True where features of two classes or more hold the pixel's centre."""
+        seen = np.zeros((height, self._scene.width), dtype=np.bool_)
+        clash = np.zeros_like(seen)
+        class_ids = sorted({shape.class_id for shape in near})
+        for class_id in class_ids if len(class_ids) > 1 else ():
+            pairs = [(shape.geometry, 1) for shape in near if shape.class_id == class_id]
+            own = self._burn(pairs, top, height, dtype=np.uint8).astype(np.bool_)
+            clash |= seen & own
+            seen |= own
+        return clash
 
 
 def _clashing_pairs(shapes: Sequence[LabelShape]) -> list[str]:

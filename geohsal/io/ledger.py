@@ -188,24 +188,38 @@ def active_entries(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     return standing
 
 
-def replay(base: LabelArrays, entries: Iterable[LedgerEntry]) -> LabelArrays:
+def replay(
+    base: LabelArrays, entries: Iterable[LedgerEntry], *, top: int = 0, height: int | None = None
+) -> LabelArrays:
     """The manifest's labels of one scene with that scene's standing entries burnt in, in order.
 
     `labels/<scene>.tif` equals this at any time.
+
+    Args:
+        base: the manifest's labels of the scene, or of its rows from `top` on.
+        entries: of the scene.
+        top: first row of `base`.
+        height: rows of the scene, where `base` does not hold all of them.
 
     Raises:
         DataError: an entry's cell or classes do not fit the scene.
     """
     labels = base.copy()
+    rows, width = labels.classes.shape
+    scene_rows = rows if height is None else height
     for entry in active_entries(entries):
-        row, col, height, width = entry.cell
-        area = (slice(row, row + height), slice(col, col + width))
-        if min(row, col) < 0 or labels.classes[area].shape != (height, width):
+        row, col, cell_rows, cell_cols = entry.cell
+        if min(row, col) < 0 or row + cell_rows > scene_rows or col + cell_cols > width:
             raise DataError(
                 f"ledger: region {entry.region_id} reaches outside scene {entry.scene_id} "
-                f"({labels.classes.shape[0]} x {labels.classes.shape[1]} pixels)"
+                f"({scene_rows} x {width} pixels)"
             )
-        burnt = decode_classes(entry.classes_rle, height=height, width=width)
+        first, last = max(row, top), min(row + cell_rows, top + rows)
+        if first >= last:
+            continue
+        area = (slice(first - top, last - top), slice(col, col + cell_cols))
+        burnt = decode_classes(entry.classes_rle, height=cell_rows, width=cell_cols)
+        burnt = burnt[first - row : last - row]
         known = burnt != IGNORE_INDEX
         labels.classes[area][known] = burnt[known]
         labels.regions[area][known] = entry.region_number

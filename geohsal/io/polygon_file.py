@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from geohsal.errors import DataError
 from geohsal.geo.scene import ClassInfo
+from geohsal.io.atomic import replacing
 from geohsal.io.gpkg_extras import add_extras
 from geohsal.io.gpkg_read import read_provenance
 from geohsal.io.review_schema import Kind, Layer
@@ -49,12 +50,19 @@ class PolygonBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackedBatch:
+    """The same as an Arrow table's rows: the fields of the layer, then the geometry as WKB."""
+
+    rows: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolygonLayer:
     """A layer and its rows, made while they are written; `crs` as GDAL reads it."""
 
     layer: Layer
     crs: str
-    batches: Iterable[PolygonBatch]
+    batches: Iterable[PolygonBatch | PackedBatch]
 
 
 def write_polygons(
@@ -200,9 +208,55 @@ def _schema(layer: Layer, geometry: str) -> pa.Schema:
 
 def _arrow(layer: PolygonLayer, schema: pa.Schema, *, multi: bool) -> Iterator[pa.RecordBatch]:
     for batch in layer.batches:
-        blobs = [_MULTI + blob if multi else blob for blob in shapely.to_wkb(batch.polygons)]
-        columns = [
-            pa.array(batch.columns[field.name], _TYPES[field.kind]) for field in layer.layer.fields
-        ]
-        geometry = pa.array(blobs, pa.binary())
+        if isinstance(batch, PackedBatch):
+            *columns, geometry = batch.rows.columns
+            blobs = geometry.to_pylist() if multi else []
+        else:
+            blobs = list(shapely.to_wkb(batch.polygons))
+            geometry = pa.array(blobs, pa.binary())
+            columns = [
+                pa.array(batch.columns[field.name], _TYPES[field.kind])
+                for field in layer.layer.fields
+            ]
+        if multi:
+            geometry = pa.array([_MULTI + blob for blob in blobs], pa.binary())
         yield pa.record_batch([*columns, geometry], schema=schema)
+
+
+def pack_batches(path: Path, layer: Layer, batches: Iterable[PolygonBatch]) -> None:
+    """Set rows of a layer aside, to be read by `packed_batches`; the same rows, the same bytes.
+
+    Raises:
+        DataError: the file cannot be written.
+        GeohsalError: whatever the batches raise.
+    """
+    schema = _schema(layer, "geometry")
+    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+    rows = PolygonLayer(layer=layer, crs="", batches=batches)
+    try:
+        with (
+            replacing(path) as part,
+            pa.OSFile(str(part), "wb") as sink,
+            pa.ipc.new_file(sink, schema, options=options) as writer,
+        ):
+            for batch in _arrow(rows, schema, multi=False):
+                writer.write_batch(batch)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+
+
+def packed_batches(path: Path) -> Iterator[PackedBatch]:
+    """Rows that `pack_batches` set aside, one batch at a time.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        with pa.OSFile(str(path), "rb") as source:
+            reader = pa.ipc.open_file(source)
+            for number in range(reader.num_record_batches):
+                yield PackedBatch(rows=reader.get_batch(number))
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); delete it and export again"
+        ) from None

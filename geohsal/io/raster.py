@@ -13,8 +13,15 @@ from geohsal.errors import GeohsalError, RasterError
 from geohsal.geo.scene import Scene
 from geohsal.io.aoi import AreaOfInterest
 from geohsal.io.bands import BandPlan, plan_bands
-from geohsal.io.fingerprint import file_sha256, fingerprint_of
-from geohsal.io.gdal import GDAL_ERRORS, environment, open_raster, reason
+from geohsal.io.fingerprint import file_sha256, fingerprint_of, glance_at
+from geohsal.io.gdal import (
+    GDAL_ERRORS,
+    advice,
+    environment,
+    is_remote,
+    open_raster,
+    reason,
+)
 from geohsal.io.georeference import locate, same_grid
 from geohsal.io.manifest import SceneSource
 
@@ -59,10 +66,8 @@ def _open(path: str, *, where: str) -> Any:
     try:
         return open_raster(path)
     except GDAL_ERRORS as error:
-        raise RasterError(
-            f"{where}: cannot be opened ({reason(error)}); check the path, and that it is a whole "
-            "raster"
-        ) from None
+        hint = advice(error, path, otherwise="check the path, and that it is a whole raster")
+        raise RasterError(f"{where}: cannot be opened ({reason(error)}); {hint}") from None
 
 
 def _describe(
@@ -121,7 +126,10 @@ def _sha256(path: str, size: int, mtime_ns: int) -> str:
 
 
 class SceneReader:
-    """Windows of one scene; a context manager. Handles do not travel: a worker opens its own."""
+    """Windows of one scene; a context manager. Handles do not travel: a worker opens its own.
+
+    `pixel_bytes` counts what was read so far, as pixels (not as the file compresses them).
+    """
 
     def __init__(
         self,
@@ -135,10 +143,16 @@ class SceneReader:
     ) -> None:
         self.source = source
         self.scene = scene
+        self.pixel_bytes = 0
         self._plan = plan
         self._dataset = dataset
         self._mask = mask
         self._aoi = aoi
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of the blocks that the file is stored in."""
+        return int(self._dataset.block_shapes[0][0])
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Pixels (band, row, col) in the manifest's band order; 0 where invalid or outside.
@@ -193,6 +207,10 @@ class SceneReader:
         """Text that changes when the image's bytes, size, header, mask or AOI change."""
         return fingerprint_of(self._dataset, self.source, plan=self._plan, aoi=self._aoi)
 
+    def glance(self) -> str:
+        """Text that changes when another image takes this one's place; reads next to nothing."""
+        return glance_at(self._dataset, self.source, plan=self._plan, aoi=self._aoi)
+
     def close(self) -> None:
         """Give the file handles back; a second time does nothing."""
         self._dataset.close()
@@ -211,15 +229,20 @@ class SceneReader:
         self.close()
 
     def _clip(self, window: Window) -> tuple[Window | None, tuple[slice, slice]]:
-        """The part of a window inside the scene, and where it lies in the window."""
+        """The part of a window inside scene and AOI, and where it lies in the window."""
         row, col = int(window.row_off), int(window.col_off)
         top, left = max(row, 0), max(col, 0)
         bottom = min(row + int(window.height), self.scene.height)
         right = min(col + int(window.width), self.scene.width)
-        place = (slice(top - row, bottom - row), slice(left - col, right - col))
-        if bottom <= top or right <= left:
-            return None, place
-        return Window(left, top, right - left, bottom - top), place
+        inside: Window | None = None
+        if bottom > top and right > left:
+            inside = Window(left, top, right - left, bottom - top)
+            if self._aoi is not None:
+                inside = self._aoi.extent(inside)
+        if inside is None:
+            return None, (slice(0, 0), slice(0, 0))
+        top, left = inside.row_off - row, inside.col_off - col
+        return inside, (slice(top, top + inside.height), slice(left, left + inside.width))
 
     def _raw(self, inside: Window) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Bands as they are on disk, and the alpha band."""
@@ -234,6 +257,7 @@ class SceneReader:
         stack: NDArray[Any] = self._guarded(
             lambda: read(numbers, window=inside, out_dtype=self._plan.dtype)
         )
+        self.pixel_bytes += stack.nbytes
         return stack
 
     def _validity(
@@ -264,7 +288,11 @@ class SceneReader:
             with environment(self.source.image):
                 return read()
         except GDAL_ERRORS as error:
+            image = self.source.image
+            hint = "the file is damaged or incomplete: get it again"
+            if is_remote(image):
+                broken = "the connection broke or the file is damaged: run the same command later"
+                hint = advice(error, image, otherwise=broken)
             raise RasterError(
-                f"scene {self.scene.scene_id!r}: {self.source.image}: cannot be read "
-                f"({reason(error)}); the file is damaged or incomplete: get it again"
+                f"scene {self.scene.scene_id!r}: {image}: cannot be read ({reason(error)}); {hint}"
             ) from None

@@ -56,7 +56,8 @@ class SceneRecord:
     `split_pixels` counts valid pixels in train, val, test and buffer. `labelled` and `regions`
     count, by class name, the manifest's labels that training may read; `dropped_labels` lie on
     val, test or buffer pixels, `invalid_labels` on pixels without data. `fingerprint` is of the
-    image with its bands, mask and AOI, `labels_digest` of the label file and how it is read.
+    image with its bands, mask and AOI, `labels_digest` of the label file and how it is read;
+    `glance` is a cheap fingerprint of the image ("": tiled by an older version).
     """
 
     scene_id: str
@@ -80,6 +81,7 @@ class SceneRecord:
     issues: tuple[str, ...]
     moments: BandMoments
     patches: bool = False
+    glance: str = ""
 
     @property
     def train_pixels(self) -> int:
@@ -134,20 +136,27 @@ class TileRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = dataclasses.asdict(self)
-        for scene_id, record in self.scenes.items():
-            entry = values["scenes"][scene_id]
-            entry["train_pixels"] = record.train_pixels
-            for name in ("low", "high"):  # infinite for scenes without train pixels
-                entry["moments"][name] = [
-                    value if math.isfinite(value) else None for value in entry["moments"][name]
-                ]
+        values = dataclasses.asdict(dataclasses.replace(self, scenes={}))
         return values | {
+            "scenes": {
+                scene_id: scene_values(record) | {"train_pixels": record.train_pixels}
+                for scene_id, record in self.scenes.items()
+            },
             "format_version": FORMAT_VERSION,
             "scene_order": list(self.scenes),
             "train_valid_pixels": self.train_valid_pixels,
             "classes_missing": self.classes_missing,
         }
+
+
+def scene_values(record: SceneRecord) -> dict[str, Any]:
+    """Plain values for JSON; `scene_record` reads them."""
+    values = dataclasses.asdict(record)
+    for name in ("low", "high"):  # infinite for scenes without train pixels
+        values["moments"][name] = [
+            value if math.isfinite(value) else None for value in values["moments"][name]
+        ]
+    return values
 
 
 def write_summary(path: Path, record: TileRecord) -> None:
@@ -171,7 +180,7 @@ def read_summary(run: Run) -> TileRecord:
             )
         return TileRecord(
             bands=tuple(BandStat(**band) for band in values["bands"]),
-            scenes={key: _scene_record(values["scenes"][key]) for key in values["scene_order"]},
+            scenes={key: scene_record(values["scenes"][key]) for key in values["scene_order"]},
             classes=tuple(ClassShare(**share) for share in values["classes"]),
             warnings=tuple(values["warnings"]),
             core_px=values["core_px"],
@@ -185,7 +194,12 @@ def read_summary(run: Run) -> TileRecord:
         ) from None
 
 
-def _scene_record(entry: dict[str, Any]) -> SceneRecord:
+def scene_record(entry: dict[str, Any]) -> SceneRecord:
+    """What `scene_values` gave.
+
+    Raises:
+        KeyError: a value is missing.
+    """
     fields = {field.name for field in dataclasses.fields(SceneRecord)}
     known = {name: value for name, value in entry.items() if name in fields}
     moments = known["moments"]

@@ -95,6 +95,20 @@ class ChunkOutput:
         return self.teacher != self.friend
 
 
+class _Held:
+    """A region of a scene read in one go: windows overlap, but no block is decoded twice."""
+
+    def __init__(self, source: ImageSource, region: Window) -> None:
+        self._image, self._valid = source.read(region)
+        self._top, self._left = int(region.row_off), int(region.col_off)
+
+    def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Bands (band, row, col) and validity (row, col) of a window inside the region."""
+        row, col = int(window.row_off) - self._top, int(window.col_off) - self._left
+        area = (slice(row, row + int(window.height)), slice(col, col + int(window.width)))
+        return self._image[(slice(None), *area)], self._valid[area]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Sums:
     """Weighted sums of a chunk under construction."""
@@ -135,8 +149,11 @@ class Predictor:
         row, col = int(chunk.row_off), int(chunk.col_off)
         height, width = int(chunk.height), int(chunk.width)
         sums: _Sums | None = None
-        for grid_row in self.grid.touching(row, height):
-            for grid_cols in self._groups(self.grid.touching(col, width)):
+        grid_rows = self.grid.touching(row, height)
+        groups = list(self._groups(self.grid.touching(col, width)))
+        source = _Held(source, self._around(grid_rows, range(groups[0][0], groups[-1][-1] + 1)))
+        for grid_row in grid_rows:
+            for grid_cols in groups:
                 sums = self._add_group(
                     source, grid_row, grid_cols, (row, col, height, width), sums, dropout
                 )
@@ -162,6 +179,13 @@ class Predictor:
         teacher = self.networks.teacher
         assert isinstance(teacher, Segmenter), "the teacher is a segmenter"
         return teacher.decoder.head
+
+    def _around(self, rows: range, columns: range) -> Window:
+        """What the windows of some rows and columns of the grid cover together."""
+        size, stride = self.grid.size, self.grid.stride
+        height = (len(rows) - 1) * stride + size
+        width = (len(columns) - 1) * stride + size
+        return Window(columns.start * stride, rows.start * stride, width, height)
 
     def _groups(self, columns: range) -> Iterator[list[int]]:
         size = GPU_GROUP if self.device.type == "cuda" else 1

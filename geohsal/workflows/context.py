@@ -108,9 +108,10 @@ def open_context(run_dir: Path, *, config: Config | None = None) -> RunContext:
         opener=scene_opener(
             manifest,
             all_tiles,
-            labels=run.labels,
+            labels=Run(path=run.path.absolute()).labels,  # workers may stand in another folder
             max_pixels=chosen.tile.max_pixels,
             grids={scene_id: entry.scene for scene_id, entry in record.scenes.items()},
+            glances={scene_id: entry.glance for scene_id, entry in record.scenes.items()},
         ),
     )
 

@@ -1,25 +1,26 @@
 """`geohsal export`: the round's map of whole scenes as seamless polygons."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.crs import CRS
 
 from geohsal.config import load_config
 from geohsal.errors import DataError, PartialError, RequestError, RunError
 from geohsal.geo.scene import ClassInfo, Scene
-from geohsal.io.atomic import replacing, scratch
-from geohsal.io.fingerprint import file_sha256
+from geohsal.io.atomic import discard, replacing
 from geohsal.io.geopackage import common_crs, crs_text, file_groups
 from geohsal.io.manifest import load_manifest
+from geohsal.io.parts import part_path, read_part
+from geohsal.io.plan import Plan, freeze_plan, read_plan
 from geohsal.io.polygon_file import (
     SUFFIXES,
-    PolygonBatch,
+    PackedBatch,
     PolygonLayer,
     count_polygons,
     read_record,
@@ -28,7 +29,27 @@ from geohsal.io.polygon_file import (
 from geohsal.io.review_schema import Field, Layer
 from geohsal.io.run import Round, Run, open_run
 from geohsal.io.run_tables import load_scenes
-from geohsal.workflows.export_scene import KINDS, SOURCES, What, batches, stage
+from geohsal.workflows.engine import (
+    Shard,
+    missing,
+    parse_shard,
+    read_one,
+    read_parts,
+    run_plan,
+)
+from geohsal.workflows.export_scene import SOURCES, What
+from geohsal.workflows.export_work import (
+    CutScene,
+    ExportWork,
+    cut_scene,
+    input_hashes,
+    inputs_of,
+    polygons_path,
+)
+from geohsal.workflows.progress import Progress, Silent
+from geohsal.workflows.stages import StageFolder
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _TITLES = {"refined": "Refined pseudo-labels", "final": "Land-cover map"}
@@ -37,7 +58,12 @@ _LAYERS = {"refined": "pseudo_labels", "final": "final_map"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSummary:
-    """What was written; `skipped` scenes have no rasters in the round."""
+    """What was written; `skipped` scenes have no rasters in the round.
+
+    Of a share nothing is written: `done` scenes were cut now, `left` ones nobody cut yet (None
+    where there was no share), and `failures` says by scene why it could not be read: the merge
+    tries again.
+    """
 
     out: Path
     written: bool
@@ -46,6 +72,14 @@ class ExportSummary:
     scenes: tuple[str, ...]
     skipped: tuple[str, ...]
     area_m2: dict[str, float]
+    done: int | None = None
+    left: int | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def export_folder(out: Path) -> StageFolder:
+    """Where the parts of an export gather, beside its file; gone when it is written."""
+    return StageFolder(path=out.with_name(f".{out.name}.parts"))
 
 
 def export(
@@ -56,8 +90,14 @@ def export(
     sieve_px: int | None = None,
     simplify_px: float | None = None,
     overwrite: bool = False,
+    shard: str | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
 ) -> ExportSummary:
     """Write the newest queried round's map of whole scenes as polygons without gaps or overlaps.
+
+    A killed call goes on where it was, scene by scene.
 
     Args:
         run_dir: the run.
@@ -67,33 +107,45 @@ def export(
         sieve_px: patches below this many pixels join their largest neighbour; None: as set.
         simplify_px: tolerance of gap-free simplification in pixels; None: as set; 0 keeps edges.
         overwrite: replace an `out` of another request.
+        shard: I/N, I from 0 to N-1: cut this share of the scenes and write no file yet.
+        workers: processes that cut scenes.
+        scheduler: address of a Dask scheduler whose workers cut them instead.
+        progress: told of every scene.
 
     Raises:
         RequestError: the suffix is unknown, `out` exists and differs, or scenes without a common
-            ground need layers and the format has none.
+            ground need layers and the format has none; the shard is no share.
         RunError: no round has been queried.
         DataError: the file cannot be written.
-        PartialError: some scenes could not be read; the others are written.
+        PartialError: some scenes could not be read; the others are written. A share raises none.
     """
+    share = None if shard is None else parse_shard(shard)
     if out.suffix not in SUFFIXES:
         raise RequestError(f"{out}: must end in {', '.join(SUFFIXES)}")
     run = open_run(run_dir)
-    config = load_config(run.config).output
-    classes = load_manifest(run.manifest).classes
     round_ = _newest(run)
     scenes = load_scenes(run)
-    present = [name for name in scenes if round_.raster(name, "class").exists()]
+    present = {
+        name: scene for name, scene in scenes.items() if round_.raster(name, "class").exists()
+    }
     if not present:
         raise RunError(f"{run.path}: round {round_.index} has no rasters; run geohsal query again")
-    request: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "kind": "geohsal export",
-        "round": round_.index,
-        "what": what,
-        "sieve_px": config.sieve_px if sieve_px is None else sieve_px,
-        "simplify_px": config.simplify_px if simplify_px is None else simplify_px,
-        "inputs": _digest(run, round_, present, what),
-    }
+    config = load_config(run.config).output
+    job = _Export(
+        out=out,
+        work=_work(
+            run,
+            round_,
+            present,
+            what=what,
+            sieve_px=config.sieve_px if sieve_px is None else sieve_px,
+            simplify_px=config.simplify_px if simplify_px is None else simplify_px,
+            folder=(export_folder(out).path / "polygons").absolute(),
+        ),
+        workers=workers,
+        scheduler=scheduler,
+        progress=progress or Silent(),
+    )
     summary = ExportSummary(
         out=out,
         written=False,
@@ -103,17 +155,7 @@ def export(
         skipped=tuple(name for name in scenes if name not in present),
         area_m2={},
     )
-    if out.exists() and not overwrite:
-        if read_record(out) == request:
-            return replace(summary, polygons=count_polygons(out))
-        raise RequestError(f"{out}: exists and is of another request; give --overwrite")
-    if out.suffix != ".gpkg" and len(file_groups(scenes[name] for name in present)) > 1:
-        raise RequestError(f"{out}: scenes without a common ground need layers; write a .gpkg")
-    folder = out.parent
-    if folder.exists() and not os.access(folder, os.W_OK):
-        raise DataError(f"{out}: cannot be written (no permission to write in folder {folder})")
-    work = _Export(run=run, round=round_, classes=classes, request=request, folder=out.parent)
-    return work.write(summary, [scenes[name] for name in present])
+    return job.run(summary, share, overwrite=overwrite)
 
 
 def _newest(run: Run) -> Round:
@@ -123,92 +165,192 @@ def _newest(run: Run) -> Round:
     raise RunError(f"{run.path}: no round has been queried; run geohsal query first")
 
 
-def _digest(run: Run, round_: Round, scenes: Sequence[str], what: What) -> str:
-    paths = [round_.raster(name, kind) for name in scenes for kind in KINDS]
-    if what == "final":
-        paths += [run.labels(name) for name in scenes]
-    digest = hashlib.sha256()
-    for path in paths:
-        if path.exists():
-            digest.update(bytes.fromhex(file_sha256(path)))
-    return digest.hexdigest()
+def _work(
+    run: Run,
+    round_: Round,
+    scenes: Mapping[str, Scene],
+    *,
+    what: What,
+    sieve_px: int,
+    simplify_px: float,
+    folder: Path,
+) -> ExportWork:
+    grounds = {
+        scene.scene_id: common_crs(group)
+        for _, group in file_groups(scenes.values())
+        for scene in group
+    }
+    return ExportWork(
+        run=Run(path=run.path.absolute()),  # workers may stand in another folder
+        round=Run(path=run.path.absolute()).round(round_.index),
+        classes=tuple(load_manifest(run.manifest).classes),
+        what=what,
+        sieve_px=sieve_px,
+        simplify_px=simplify_px,
+        scenes=scenes,
+        crs=grounds,
+        layer=_layer(what, None),
+        folder=folder,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
 class _Export:
-    """One export under way: what was asked, and what has become of it.
+    """One export under way: what was asked, and who does it."""
 
-    `folder` is where a scene's rasters are kept while it is written.
-    """
+    out: Path
+    work: ExportWork
+    workers: int
+    scheduler: str | None
+    progress: Progress
+    hashes: dict[str, list[str]] = field(default_factory=dict)
 
-    run: Run
-    round: Round
-    classes: Sequence[ClassInfo]
-    request: dict[str, Any]
-    folder: Path
-    failures: dict[str, str] = field(default_factory=dict)
-    polygons: int = 0
-    areas: dict[str, float] = field(default_factory=dict)
+    def inputs(self, names: Sequence[str] | None = None) -> dict[str, list[str]]:
+        """Hashes of the files of scenes, all by default; read once."""
+        work = self.work
+        wanted = list(work.scenes) if names is None else names
+        for name in wanted:
+            if name not in self.hashes:
+                self.hashes[name] = input_hashes(work.run, work.round, name, what=work.what)
+        return {name: self.hashes[name] for name in wanted}
 
-    def write(self, summary: ExportSummary, scenes: Sequence[Scene]) -> ExportSummary:
-        """Write all that can be read.
+    def record(self) -> dict[str, Any]:
+        """What the file says of how it was made."""
+        digest = hashlib.sha256()
+        for name in (name for hashes in self.inputs().values() for name in hashes):
+            digest.update(bytes.fromhex(name))
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": "geohsal export",
+            "round": self.work.round.index,
+            "what": self.work.what,
+            "sieve_px": self.work.sieve_px,
+            "simplify_px": self.work.simplify_px,
+            "inputs": digest.hexdigest(),
+        }
+
+    def run(self, summary: ExportSummary, shard: Shard | None, *, overwrite: bool) -> ExportSummary:
+        """Do what was asked, unless the file is there.
+
+        Raises:
+            RequestError: the file is of another request, or cannot hold these scenes.
+            DataError: the folder cannot be written.
+            PartialError: some scenes could not be read.
+        """
+        out = self.out
+        if out.exists() and not overwrite:
+            if read_record(out) == self.record():
+                return replace(summary, polygons=count_polygons(out))
+            raise RequestError(f"{out}: exists and is of another request; give --overwrite")
+        if out.suffix != ".gpkg" and len(file_groups(self.work.scenes.values())) > 1:
+            raise RequestError(f"{out}: scenes without a common ground need layers; write a .gpkg")
+        folder = out.parent
+        if folder.exists() and not os.access(folder, os.W_OK):
+            raise DataError(f"{out}: cannot be written (no permission to write in folder {folder})")
+        return self.write(summary) if shard is None else self.share(summary, shard)
+
+    def share(self, summary: ExportSummary, shard: Shard) -> ExportSummary:
+        """Cut one share of the scenes; those that cannot be read are named."""
+        folder = export_folder(self.out)
+        plan = self._planned(folder, shard)
+        done = self._cut(plan, shard, folder)
+        own = plan.chunk_ids[shard.index :: shard.count]
+        found = [read_one(plan, folder.parts, chunk_id) for chunk_id in own]
+        scenes = {part.manifest["scene"]: cut_scene(part) for part in found}
+        failures = {name: scene.error for name, scene in scenes.items() if scene.error is not None}
+        for text in failures.values():
+            logger.warning("%s", text)
+        left = len(missing(plan, folder.parts))
+        return replace(summary, done=done, left=left, failures=failures)
+
+    def _planned(self, folder: StageFolder, shard: Shard) -> Plan:
+        """The plan of all shares: that of the first one, so that each hashes its own scenes only.
+
+        Where these are not what was planned, all are planned anew.
+        """
+        own = list(self.work.scenes)[shard.index :: shard.count]
+        try:
+            plan = read_plan(folder.plan)
+        except DataError:
+            plan = None
+        if plan is None or not self.work.fits(plan, self.inputs(own)):
+            plan = self.work.plan(self.inputs())
+            freeze_plan(folder.plan, plan)
+        return plan
+
+    def _cut(self, plan: Plan, shard: Shard | None, folder: StageFolder) -> int:
+        return run_plan(
+            plan,
+            self.work,
+            folder.parts,
+            shard=shard,
+            workers=self.workers,
+            progress=self.progress,
+            scheduler=self.scheduler,
+        )
+
+    def write(self, summary: ExportSummary) -> ExportSummary:
+        """Cut what is missing, and write all that can be read.
 
         Raises:
             PartialError: some scenes could not be read.
         """
-        layers = []
-        for local, group in file_groups(scenes):
-            crs = common_crs(group)
-            layers.append(
-                PolygonLayer(
-                    layer=_layer(self.request["what"], local),
-                    crs=crs_text(crs, group),
-                    batches=self._batches(group, crs),
+        folder = export_folder(self.out)
+        plan = self.work.plan(self.inputs())
+        freeze_plan(folder.plan, plan)
+        scenes = self._all(plan, folder)
+        failures = {name: scene.error for name, scene in scenes.items() if scene.error is not None}
+        if len(failures) < len(scenes):
+            with replacing(self.out) as part:
+                write_polygons(
+                    part, self._layers(scenes), classes=self.work.classes, record=self.record()
                 )
+        discard(folder.path)
+        if failures:
+            rest = " and are not in it" if len(failures) < len(scenes) else "; nothing is written"
+            raise PartialError(
+                f"{self.out}: {len(failures)} of {len(scenes)} scenes failed{rest}",
+                failures=failures,
             )
-        with replacing(summary.out) as part:
-            write_polygons(part, layers, classes=self.classes, record=self.request)
-            if len(self.failures) == len(scenes):
-                raise self._partial(summary.out, scenes, "; nothing is written")
-        if self.failures:
-            raise self._partial(summary.out, scenes, " and are not in it")
-        areas = {info.name: round(self.areas.get(info.name, 0.0), 2) for info in self.classes}
-        return replace(summary, written=True, polygons=self.polygons, area_m2=areas)
-
-    def _partial(self, out: Path, scenes: Sequence[Scene], rest: str) -> PartialError:
-        return PartialError(
-            f"{out}: {len(self.failures)} of {len(scenes)} scenes failed{rest}",
-            failures=self.failures,
+        areas = np.sum([scene.areas for scene in scenes.values()], axis=0)
+        return replace(
+            summary,
+            written=True,
+            polygons=sum(scene.polygons for scene in scenes.values()),
+            area_m2={info.name: round(float(areas[info.class_id]), 2) for info in self._classes},
         )
 
-    def _batches(self, scenes: Sequence[Scene], crs: CRS | None) -> Iterator[PolygonBatch]:
-        for scene in scenes:
-            with scratch(self.folder, "export") as folder:
-                try:
-                    staged = stage(
-                        self.run,
-                        self.round,
-                        scene,
-                        num_classes=len(self.classes),
-                        what=self.request["what"],
-                        sieve_px=self.request["sieve_px"],
-                        folder=folder,
-                    )
-                except DataError as error:
-                    self.failures[scene.scene_id] = str(error)
-                    continue
-                simplify_px = self.request["simplify_px"]
-                for batch in batches(staged, self.classes, crs, simplify_px=simplify_px):
-                    self._count(batch)
-                    yield batch
+    @property
+    def _classes(self) -> Sequence[ClassInfo]:
+        return self.work.classes
 
-    def _count(self, batch: PolygonBatch) -> None:
-        self.polygons += len(batch.polygons)
-        areas = np.asarray(batch.columns["area_m2"], dtype=np.float64)
-        class_ids = batch.columns["class_id"]
-        totals = np.bincount(class_ids, np.nan_to_num(areas), len(self.classes))
-        for info in self.classes:
-            self.areas[info.name] = self.areas.get(info.name, 0.0) + float(totals[info.class_id])
+    def _all(self, plan: Plan, folder: StageFolder) -> dict[str, CutScene]:
+        """Every scene; cut again are those that failed, lack polygons or had other files."""
+        for chunk_id, hashes in zip(plan.chunk_ids, self.inputs().values(), strict=True):
+            path = part_path(folder.parts, chunk_id)
+            part = read_part(path, ["inputs"])
+            there = polygons_path(self.work.folder, chunk_id).is_file()
+            if not there or part is None or inputs_of(part) != hashes:
+                path.unlink(missing_ok=True)
+        self._cut(plan, None, folder)
+        parts = read_parts(plan, folder.parts)
+        return {part.manifest["scene"]: cut_scene(part) for part in parts}
+
+    def _layers(self, scenes: Mapping[str, CutScene]) -> list[PolygonLayer]:
+        groups = file_groups(self.work.scenes.values())
+        return [
+            PolygonLayer(
+                layer=_layer(self.work.what, local),
+                crs=crs_text(common_crs(group), group),
+                batches=self._batches([scenes[scene.scene_id] for scene in group]),
+            )
+            for local, group in groups
+        ]
+
+    def _batches(self, scenes: Sequence[CutScene]) -> Iterator[PackedBatch]:
+        for scene in scenes:
+            if scene.error is None:
+                yield from scene.batches(self.work.folder)
 
 
 def _layer(what: What, local: str | None) -> Layer:

@@ -1,36 +1,26 @@
 """`geohsal tile`: check manifest and rasters, cut scenes into tiles, burn labels, open a run."""
 
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from geohsal import __version__
 from geohsal.config import Config
-from geohsal.errors import DataError, GeohsalError, RunError
-from geohsal.geo.scene import Tile
-from geohsal.io.atomic import PART, write_text
-from geohsal.io.fingerprint import file_sha256
+from geohsal.errors import DataError, GeohsalError, RequestError, RunError
+from geohsal.io.atomic import discard
+from geohsal.io.gdal import is_remote
 from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.io.manifest import Manifest, dump_manifest, load_manifest
+from geohsal.io.plan import Plan, freeze_plan, read_plan
 from geohsal.io.run import Run
-from geohsal.io.run_tables import (
-    SceneRecord,
-    TileRecord,
-    heldout_labels,
-    read_config,
-    write_config,
-    write_summary,
-)
-from geohsal.io.tile_index import write_tiles
+from geohsal.io.run_tables import TileRecord, read_config
+from geohsal.workflows.engine import Shard, missing, parse_shard
 from geohsal.workflows.progress import Progress, Silent
-from geohsal.workflows.scan import SceneScan, SceneTask, scan_scene
+from geohsal.workflows.scan import SceneTask
+from geohsal.workflows.stages import StageFolder, tile_folder
 from geohsal.workflows.tile_changes import (
     Before,
     read_before,
@@ -40,9 +30,9 @@ from geohsal.workflows.tile_changes import (
     same_text,
     scenes_to_scan,
 )
+from geohsal.workflows.tile_merge import RASTERS, Engine, ScenePass, changes, merged
 from geohsal.workflows.tile_overview import overview
-
-_STAGE = ".tile."
+from geohsal.workflows.tile_work import STAGE, ScannedScene, plan_scenes, request_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +41,8 @@ class TileSummary:
 
     `notes` are lines for people on what was added or read again; `record` is what tile.json says
     (band statistics, label shares, warnings) and `tiles` the number of tiles in the index.
+    `remote_pixel_bytes` were read of each scene that came over a network, counted as pixels:
+    compressed files send fewer.
     """
 
     run_dir: Path
@@ -59,6 +51,7 @@ class TileSummary:
     tiles: int
     notes: tuple[str, ...]
     record: TileRecord
+    remote_pixel_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -73,8 +66,37 @@ class TileSummary:
             "dry_run": self.dry_run,
             "tiles": self.tiles,
             "notes": list(self.notes),
+            "remote_pixel_bytes": self.remote_pixel_bytes,
             **self.record.to_dict(),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileShare:
+    """What one share of a tile run did: scenes scanned now, and those that nobody scanned yet."""
+
+    run_dir: Path
+    shard: str
+    done: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What is to be tiled; `reasons` are the scenes to scan, each with its reason."""
+
+    manifest: Manifest
+    run: Run
+    before: Before | None
+    settings: Config
+    reasons: dict[str, str]
+    tasks: tuple[SceneTask, ...]
+    text: str
+
+    @property
+    def idle(self) -> bool:
+        """Whether the run is what the manifest says."""
+        return bool(self.before) and not self.reasons and same_text(self.run.manifest, self.text)
 
 
 def tile(
@@ -86,12 +108,14 @@ def tile(
     overwrite: bool = False,
     dry_run: bool = False,
     workers: int = 1,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> TileSummary:
     """Tile the scenes of a manifest into a run folder, or take what was added since.
 
-    Done again with nothing new it does nothing. Every scene is checked before anything is written;
-    a killed call is completed by the same call.
+    Done again with nothing new it does nothing. A scene that cannot be used stops the run before
+    anything of it is in its place; what was scanned is kept aside, and so are the scenes of a
+    killed call: the same call goes on from there.
 
     Args:
         manifest_path: the manifest.
@@ -102,14 +126,127 @@ def tile(
         overwrite: rebuild a run on which nothing was built yet.
         dry_run: check and count, but write nothing.
         workers: processes that read scenes.
+        scheduler: address of a Dask scheduler whose workers read them instead.
         progress: told about each scene.
 
     Raises:
         ManifestError: the manifest does not say what it must.
         RunError: another request on top of an existing run.
+        RequestError: a dry run with a scheduler.
         DataError: scenes or labels that cannot be used, one line each; or images, bands or
             classes that changed under a run.
     """
+    if dry_run and scheduler is not None:
+        raise RequestError(f"--scheduler {scheduler}: a dry run works here; give one of the two")
+    request = _request(manifest_path, out, config=config, patches=patches, overwrite=overwrite)
+    run, before = request.run, request.before
+    if request.idle and before:
+        if not dry_run:
+            discard(tile_folder(run).path)
+        return _summary(run, before.record, changed=False, dry_run=dry_run)
+    engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
+    with _working(run, dry_run=dry_run) as folder:
+        work = ScenePass(run=run, tasks=request.tasks, folder=folder, dry_run=dry_run)
+        found = work.all(engine) if request.tasks else {}
+        scans = {scene_id: scene.scan for scene_id, scene in found.items()}
+        records, tiles = merged(request.manifest, scans, before)
+        record = overview(request.manifest, records, config=request.settings)
+        if not dry_run:
+            config = None if before else request.settings
+            record = work.commit(
+                found, record=record, tiles=tiles, text=request.text, config=config
+            )
+    return replace(
+        _summary(run, record, changed=True, dry_run=dry_run),
+        notes=changes(request.reasons, records, before),
+        remote_pixel_bytes=_remote(request.manifest, found),
+    )
+
+
+def tile_share(
+    manifest_path: Path,
+    out: Path,
+    *,
+    shard: str,
+    config: Config | None = None,
+    patches: bool = False,
+    overwrite: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> TileShare:
+    """Scan one share of the scenes; `tile` merges when all shares are done.
+
+    Args:
+        manifest_path: the manifest.
+        out: the run folder.
+        shard: I/N, I from 0 to N-1.
+        config: as in `tile`, like all that follow.
+        patches: also write every tile as a GeoTIFF.
+        overwrite: rebuild a run on which nothing was built yet.
+        workers: processes that read scenes.
+        scheduler: address of a Dask scheduler whose workers read them instead.
+        progress: told about each scene.
+
+    Raises:
+        RequestError: the shard is no share.
+        RunError: another command made the run meanwhile.
+        GeohsalError: as `tile`; the other scenes of the share are done.
+    """
+    own = parse_shard(shard)
+    request = _request(manifest_path, out, config=config, patches=patches, overwrite=overwrite)
+    if not request.tasks:
+        return TileShare(run_dir=out, shard=shard, done=0, left=0)
+    engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
+    with _working(request.run, dry_run=False, keep=True) as folder:
+        plan = _frozen(folder, request)
+        work = ScenePass(run=request.run, tasks=request.tasks, folder=folder)
+        done = _share(work, plan, own, engine)
+        left = len(missing(plan, folder.parts))
+    return TileShare(run_dir=out, shard=shard, done=done, left=left)
+
+
+def _share(work: ScenePass, plan: Plan, shard: Shard, engine: Engine) -> int:
+    """Do a share, unless a merge takes its folder away meanwhile: the plan goes with it."""
+    folder = work.folder
+    try:
+        done = work.share(plan, shard, engine)
+    except GeohsalError:
+        if folder.plan.is_file():
+            raise
+        done = None
+    if done is not None and folder.plan.is_file():
+        return done
+    discard(folder.path)  # what this share wrote after the merge
+    what = "the run is complete" if work.run.tiles.is_file() else "its parts were removed"
+    raise RunError(
+        f"{work.run.path}: share {shard} came too late: {what}; geohsal tile without --shard does "
+        "what is left"
+    )
+
+
+def _frozen(folder: StageFolder, request: _Request) -> Plan:
+    """The plan of all shares: that of the first one, so that the others need not look at all."""
+    planned = _planned(folder)
+    same = planned and (planned.stage, planned.request) == (STAGE, request_of(request.tasks))
+    if planned and same and planned.scenes == tuple(request.reasons):
+        return planned
+    plan, _ = plan_scenes(request.tasks)
+    freeze_plan(folder.plan, plan)
+    return plan
+
+
+def _planned(folder: StageFolder) -> Plan | None:
+    """The plan that is there; None where there is none, or it was damaged."""
+    try:
+        return read_plan(folder.plan)
+    except DataError:
+        return None
+
+
+def _request(
+    manifest_path: Path, out: Path, *, config: Config | None, patches: bool, overwrite: bool
+) -> _Request:
     manifest = load_manifest(manifest_path)
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is a file; give a folder with -o")
@@ -121,27 +258,22 @@ def tile(
     if before:
         refuse_other_data(manifest, before, tile=settings.tile)
         refuse_other_request(manifest, before, tile=settings.tile)
-    reasons = scenes_to_scan(manifest, before, region_px=settings.query.region_px, patches=patches)
-    text = _manifest_text(manifest)
-    if before and not reasons and same_text(run.manifest, text):
-        return _summary(run, before.record, changed=False, dry_run=dry_run)
-    with _staging(out, dry_run=dry_run) as stage:
-        tasks = _tasks(manifest, settings, run, stage=stage, patches=patches, scenes=reasons)
-        scans = _scan_all(tasks, workers=workers, progress=progress or Silent())
-        records, tiles = _merged(manifest, scans, before)
-        record = overview(manifest, records, config=settings)
-        if stage is not None:
-            record = _commit(
-                run,
-                stage,
-                record=record,
-                tiles=tiles,
-                text=text,
-                config=None if before else settings,
-                scans=scans,
-            )
-    return _summary(
-        run, record, changed=True, dry_run=dry_run, notes=_notes(reasons, records, before)
+    planned = _planned(tile_folder(run)) if before and not before.whole else None
+    reasons = scenes_to_scan(
+        manifest,
+        before,
+        region_px=settings.query.region_px,
+        patches=patches,
+        planned=None if planned is None else planned.scenes,
+    )
+    return _Request(
+        manifest=manifest,
+        run=run,
+        before=before,
+        settings=settings,
+        reasons=reasons,
+        tasks=_tasks(manifest, settings, run, patches=patches, scenes=tuple(reasons)),
+        text=_manifest_text(manifest),
     )
 
 
@@ -166,57 +298,62 @@ def _manifest_text(manifest: Manifest) -> str:
     )
 
 
-def _summary(
-    run: Run,
-    record: TileRecord,
-    *,
-    changed: bool,
-    dry_run: bool,
-    notes: tuple[str, ...] = (),
-) -> TileSummary:
+def _summary(run: Run, record: TileRecord, *, changed: bool, dry_run: bool) -> TileSummary:
     return TileSummary(
         run_dir=run.path,
         changed=changed,
         dry_run=dry_run,
         tiles=sum(scene.tiles for scene in record.scenes.values()),
-        notes=notes,
+        notes=(),
         record=record,
     )
 
 
+def _remote(manifest: Manifest, scenes: dict[str, ScannedScene]) -> dict[str, int]:
+    return {
+        scene_id: scene.scan.pixel_bytes
+        for scene_id, scene in scenes.items()
+        if is_remote(manifest.scene(scene_id).image)
+    }
+
+
 @contextmanager
-def _staging(out: Path, *, dry_run: bool) -> Iterator[Path | None]:
-    """A folder inside `out` that takes unfinished files; what killed runs left goes first."""
+def _working(run: Run, *, dry_run: bool, keep: bool = False) -> Iterator[StageFolder]:
+    """The folder in which parts gather; gone when all went well, unless they are to be kept.
+
+    After an error finished parts stay for the next call; without any, no trace stays. A share never
+    removes anything: others may be at work in the folder.
+    """
     if dry_run:
-        yield None
+        with tempfile.TemporaryDirectory(prefix="geohsal-") as folder:
+            yield StageFolder(path=Path(folder))
         return
-    fresh = not out.exists()
-    stage = out / f"{_STAGE}{uuid.uuid4().hex[:8]}{PART}"
+    folder_, fresh = tile_folder(run), not run.path.exists()
     try:
-        stage.mkdir(parents=True)
-        for left in out.glob(f"{_STAGE}*{PART}"):
-            if left != stage:
-                shutil.rmtree(left, ignore_errors=True)
-        yield stage
+        folder_.parts.mkdir(parents=True, exist_ok=True)
+        yield folder_
+        if not keep:
+            discard(folder_.path)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+        raise DataError(f"{run.path}: cannot be written ({error.strerror or error})") from error
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if fresh and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+        if not keep and folder_.parts.is_dir() and _is_idle(folder_):
+            discard(folder_.path)
+            if fresh and not any(run.path.iterdir()):
+                run.path.rmdir()
+
+
+def _is_idle(folder: StageFolder) -> bool:
+    """Whether there is neither a part nor a scene that some share is reading."""
+    rasters = folder.path / RASTERS
+    return not any(folder.parts.iterdir()) and not (rasters.is_dir() and any(rasters.iterdir()))
 
 
 def _tasks(
-    manifest: Manifest,
-    config: Config,
-    run: Run,
-    *,
-    stage: Path | None,
-    patches: bool,
-    scenes: Mapping[str, str],
-) -> list[SceneTask]:
+    manifest: Manifest, config: Config, run: Run, *, patches: bool, scenes: tuple[str, ...]
+) -> tuple[SceneTask, ...]:
     entries = active_entries(read_ledger(run.ledger))
-    return [
+    return tuple(
         SceneTask(
             source=manifest.scene(scene_id),
             bands=manifest.bands,
@@ -225,117 +362,7 @@ def _tasks(
             tile=config.tile,
             region_px=config.query.region_px,
             entries=tuple(entry for entry in entries if entry.scene_id == scene_id),
-            stage=stage,
             patches=patches,
         )
         for scene_id in scenes
-    ]
-
-
-def _scan_all(
-    tasks: Sequence[SceneTask], *, workers: int, progress: Progress
-) -> dict[str, SceneScan]:
-    """All scenes, or one error that names every scene that failed."""
-    if workers <= 1 or len(tasks) <= 1:
-        results = [_attempt(task, progress) for task in tasks]
-    else:
-        results = _scan_parallel(tasks, workers=workers, progress=progress)
-    errors = [result for result in results if isinstance(result, GeohsalError)]
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise DataError("\n".join(str(error) for error in errors))
-    return {scan.record.scene_id: scan for scan in results if isinstance(scan, SceneScan)}
-
-
-def _scan_parallel(
-    tasks: Sequence[SceneTask], *, workers: int, progress: Progress
-) -> list[SceneScan | GeohsalError]:
-    progress.start("scenes", len(tasks))
-    results = []
-    try:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-            for result in pool.map(_attempt, tasks):
-                results.append(result)
-                progress.advance()
-    except BrokenProcessPool:
-        raise DataError(
-            "a worker process died, most often for want of memory; run the same command again with "
-            "fewer --workers"
-        ) from None
-    finally:
-        progress.done()
-    return results
-
-
-def _attempt(task: SceneTask, progress: Progress | None = None) -> SceneScan | GeohsalError:
-    try:
-        return scan_scene(task, progress or Silent())
-    except GeohsalError as error:
-        return error
-
-
-def _merged(
-    manifest: Manifest, scans: Mapping[str, SceneScan], before: Before | None
-) -> tuple[dict[str, SceneRecord], list[Tile]]:
-    """Records and tiles in the manifest's order of scenes; what was scanned replaces the old."""
-    records: dict[str, SceneRecord] = {}
-    tiles: list[Tile] = []
-    for source in manifest.scenes:
-        scene_id = source.scene_id
-        old = before.record.scenes.get(scene_id) if before else None
-        if scene_id in scans:
-            new = scans[scene_id].record
-            records[scene_id] = replace(new, patches=new.patches or bool(old and old.patches))
-            tiles.extend(scans[scene_id].tiles)
-        elif before and old:
-            records[scene_id] = old
-            tiles.extend(before.tiles[scene_id])
-    return records, tiles
-
-
-def _commit(
-    run: Run,
-    stage: Path,
-    *,
-    record: TileRecord,
-    tiles: Sequence[Tile],
-    text: str,
-    config: Config | None,
-    scans: Mapping[str, SceneScan],
-) -> TileRecord:
-    """Rename everything into place, the tile index last; `config` None keeps config.yaml."""
-    index = stage / run.tiles.name
-    write_tiles(index, tiles)
-    final = replace(record, tiles_sha256=file_sha256(index))
-    for scene_id in scans:
-        held = heldout_labels(run, scene_id)
-        if not heldout_labels(Run(path=stage), scene_id).exists():
-            held.unlink(missing_ok=True)
-    for folder in ("labels/manifest", "labels/heldout", "labels", "patches"):
-        for path in sorted((stage / folder).glob("*.tif")):
-            target = run.path / folder / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-    write_text(run.manifest, text)
-    if config:
-        write_config(run.config, config, version=__version__)
-    write_summary(run.summary, final)
-    index.replace(run.tiles)
-    return final
-
-
-def _notes(
-    reasons: Mapping[str, str], records: Mapping[str, SceneRecord], before: Before | None
-) -> tuple[str, ...]:
-    """What changed in an existing run, a line each."""
-    if before is None:
-        return ()
-    lines = []
-    for scene_id, reason in reasons.items():
-        old = before.record.scenes.get(scene_id)
-        now = sum(records[scene_id].labelled.values())
-        was = sum(old.labelled.values()) if old else 0
-        lines.append(f"scene {scene_id!r}: {reason}; labelled train pixels {was} -> {now}")
-    return tuple(lines) or ("manifest.yaml brought up to date; tiles and labels are the same",)
+    )

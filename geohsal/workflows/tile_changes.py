@@ -1,5 +1,6 @@
 """A manifest against the run it was tiled into before: what is added, what must not change."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,12 +139,23 @@ def _changed_image(source: SceneSource, before: Before) -> str:
 
 
 def scenes_to_scan(
-    manifest: Manifest, before: Before | None, *, region_px: int, patches: bool
+    manifest: Manifest,
+    before: Before | None,
+    *,
+    region_px: int,
+    patches: bool,
+    planned: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Scenes that must be read, each with the reason, in the manifest's order."""
+    """Scenes that must be read, each with the reason, in the manifest's order.
+
+    `planned` are the scenes of the plan that a killed merge left; None: no plan is there.
+    """
     reasons: dict[str, str] = {}
     for source in manifest.scenes:
         reason = _reason(source, before, region_px=region_px, patches=patches)
+        if reason is None and before is not None and not before.whole:
+            under_way = planned is None or source.scene_id in planned
+            reason = "finished after an interruption" if under_way else None
         if reason:
             reasons[source.scene_id] = reason
     return reasons
@@ -164,7 +176,7 @@ def _reason(
         return "missing label rasters made again"
     if patches and not record.patches:
         return "patches added"
-    return None if before.whole else "finished after an interruption"
+    return None
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -18,8 +18,8 @@ from shapely.geometry.base import BaseGeometry
 
 from geohsal.errors import GeohsalError, LabelError
 from geohsal.geo.scene import ClassInfo, Scene
-from geohsal.io.label_raster import grid_regions
-from geohsal.io.labels import LabelRaster, read_labels, read_truth
+from geohsal.io.label_raster import cell_numbers, cell_regions, labelled_cells
+from geohsal.io.labels import LabelRaster, label_rows, read_labels, read_truth
 from geohsal.io.manifest import LabelSource
 
 RasterFactory = Callable[..., Path]
@@ -377,12 +377,19 @@ class TestRasters:
 
 @given(
     height=st.integers(1, 30), width=st.integers(1, 30), side=st.integers(1, 12),
-    seed=st.integers(0, 99),
+    step=st.integers(1, 30), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_grid_regions_are_cells_with_labels(height: int, width: int, side: int, seed: int) -> None:
+def test_grid_regions_are_cells_with_labels(
+    height: int, width: int, side: int, step: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     classes = np.where(rng.random((height, width)) < 0.1, 1, 255).astype(np.uint8)
-    regions = grid_regions(classes, region_px=side)
+    numbers = cell_numbers(labelled_cells(classes, region_px=side))
+    parts = [
+        cell_regions(classes[top : top + step], numbers, top=top, region_px=side)
+        for top in range(0, height, step)
+    ]
+    regions = np.concatenate(parts)
     expected = np.zeros((height, width), dtype=int)
     number = 0
     for row in range(0, height, side):
@@ -393,6 +400,40 @@ def test_grid_regions_are_cells_with_labels(height: int, width: int, side: int, 
                 expected[row : row + side, col : col + side][cell] = number
     np.testing.assert_array_equal(regions, expected)
     assert regions.dtype == np.int32
+
+
+@pytest.mark.parametrize("step", [1, 3, 17, 40])
+@pytest.mark.parametrize("overlap", ["unknown", "last"])
+def test_rows_of_polygons_give_the_whole(make_gpkg: GpkgFactory, step: int, overlap: str) -> None:
+    rng = np.random.default_rng(7)
+    triangles = [cells(*rng.uniform(-5, 30, 2), *rng.uniform(8, 45, 2)) for _ in range(12)]
+    names = [CLASSES[number % 3].name for number in range(len(triangles))]
+    rows = [
+        (Polygon(shape.exterior.coords[:3]), {"class": name})
+        for shape, name in zip(triangles, names, strict=True)
+    ]
+    path = make_gpkg("l.gpkg", [*rows, (cells(60, 60, 70, 70), {"class": "water"})])
+    _same_by_rows(path, step, overlap=overlap)
+
+
+@pytest.mark.parametrize("step", [1, 7, 16, 40])
+def test_rows_of_a_raster_give_the_whole(make_raster: RasterFactory, step: int) -> None:
+    values = np.where(np.random.default_rng(1).random((90, 90)) < 0.2, 1, 255).astype(np.uint8)
+    corner = Affine(7.0, 0.0, 500_003.0, 0.0, -7.0, 5_199_996.0)
+    _same_by_rows(make_raster("l.tif", values, nodata=255, transform=corner), step)
+
+
+def _same_by_rows(path: Path, step: int, **keys: Any) -> None:
+    whole = labels(path, **keys)
+    assert (whole.classes != 255).any()
+    source = LabelSource(path=str(path), **keys)
+    where = "scene 'north': labels"
+    with label_rows(source, SCENE, CLASSES, region_px=8, where=where) as rows:
+        parts = [rows.read(top, min(step, 40 - top)) for top in range(0, 40, step)]
+        assert tuple(rows.issues()) == whole.issues
+        assert rows.regions >= whole.regions.max()
+    np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), whole.classes)
+    np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), whole.regions)
 
 
 NLCD = ("Water", "Developed", "Barren", "Forest", "Shrubland", "Herbaceous", "Cultivated",

@@ -179,6 +179,13 @@ def test_replay_equals_the_mask_that_was_written_step_by_step(base, answers, und
                 mask.rounds[row + down, col + right] = round_
     assert replay(labels, history).equals(mask)
     np.testing.assert_array_equal(labels.classes, base)
+    for top in range(0, SIDE, 5):
+        part = slice(top, top + 5)
+        some, expected = (
+            LabelArrays(classes=m.classes[part], regions=m.regions[part], rounds=m.rounds[part])
+            for m in (labels, mask)
+        )
+        assert replay(some, history, top=top, height=SIDE).equals(expected), "rows of the scene"
 
 
 def test_a_region_outside_the_scene_is_named():

@@ -94,6 +94,19 @@ def test_chunk_size_changes_no_bit(predictor: Predictor) -> None:
             assert torch.equal(value, parts[name]), (size, name)
 
 
+def test_a_chunk_is_read_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, seen = Picture(150, 170), []
+    read = picture.read
+
+    def counting(window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        seen.append((window.row_off, window.col_off, window.height, window.width))
+        return read(window)
+
+    monkeypatch.setattr(picture, "read", counting)
+    predictor.predict(picture, Window(50, 60, 40, 70))
+    assert seen == [(0, 0, 160, 112)]
+
+
 def test_blending_leaves_no_seam(predictor: Predictor) -> None:
     """The mean step across window edges is no larger than elsewhere, by a wide margin."""
     whole = assembled(predictor, Picture(200, 200), 200)["probabilities"]

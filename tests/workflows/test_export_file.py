@@ -1,6 +1,10 @@
 """Exports in all formats: repeatable, with their record inside, the same for any strip height."""
 
 import json
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -20,8 +24,10 @@ from geohsal.io.cog import write_cog
 from geohsal.io.polygon_file import read_record
 from geohsal.io.run import Run
 from geohsal.io.run_tables import load_scenes
-from geohsal.workflows import export_scene
-from geohsal.workflows.export import export
+from geohsal.workflows import export as export_module
+from geohsal.workflows import export_scene, export_work
+from geohsal.workflows.engine import run_plan
+from geohsal.workflows.export import export, export_folder
 from geohsal.workflows.tile import tile
 
 CONFIG = Config(tile=TileConfig(core_px=64, overlap_px=0), output=OutputConfig(sieve_px=0))
@@ -171,6 +177,155 @@ def test_scenes_without_a_common_ground_need_layers(
     out = export(run.path, tmp_path / "map.gpkg").out
     layers = pyogrio.list_layers(out)[:, 0].tolist()
     assert layers[:2] == ["pseudo_labels", "pseudo_labels_grid"]
+
+
+@pytest.fixture
+def three(make_raster, make_manifest, tmp_path: Path) -> Run:  # type: ignore[no-untyped-def]
+    """A run of three scenes with a common ground."""
+    return queried_run(make_raster, make_manifest, tmp_path, ("utm", "turned", "utm33"))
+
+
+def rows(path: Path) -> list[object]:
+    """Everything a reader of the file sees, in order."""
+    if path.suffix != ".gpkg":
+        return [path.read_bytes()]
+    frame = geopandas.read_file(path, layer="pseudo_labels")
+    return [frame.drop(columns="geometry").to_csv(), shapely.to_wkb(frame.geometry.values).tolist()]
+
+
+@contextmanager
+def cuts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names of the scenes that are cut in this process."""
+    seen: list[str] = []
+
+    def counting(*arguments, **keys):  # type: ignore[no-untyped-def]
+        seen.append(arguments[2].scene_id)
+        return export_scene.stage(*arguments, **keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_work, "stage", counting)
+        yield seen
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".fgb"])
+def test_shares_give_what_one_call_gives(
+    three: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    whole = export(three.path, tmp_path / f"whole{suffix}", sieve_px=3)
+    out = tmp_path / f"map{suffix}"
+    told = [export(three.path, out, sieve_px=3, shard=f"{index}/2") for index in (1, 0)]
+    assert [(share.done, share.left, share.written) for share in told] == [
+        (1, 2, False),
+        (2, 0, False),
+    ]
+    assert not out.exists()
+    part = sorted(export_folder(out).parts.iterdir())[0]
+    first = part.read_bytes()
+    part.unlink()
+    with cuts(monkeypatch) as seen:
+        export(three.path, out, sieve_px=3, shard="0/1")
+        assert part.read_bytes() == first
+        assert len(seen) == 1
+        merged = export(three.path, out, sieve_px=3)
+        assert len(seen) == 1
+    assert merged == replace(whole, out=out)
+    assert rows(out) == rows(whole.out)
+    assert [path.name for path in tmp_path.glob(".map*")] == []
+    again = export(three.path, out, sieve_px=3, shard="0/2")
+    assert (again.written, again.left, again.polygons) == (False, None, whole.polygons)
+
+
+def test_a_killed_export_goes_on_with_the_next_scene(
+    three: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "map.parquet"
+    cut = export_work.stage
+
+    def die(*arguments, **keys):  # type: ignore[no-untyped-def]
+        if arguments[2].scene_id == "turned":
+            raise KeyboardInterrupt
+        return cut(*arguments, **keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_work, "stage", die)
+        with pytest.raises(KeyboardInterrupt):
+            export(three.path, out)
+    assert not out.exists()
+    with cuts(monkeypatch) as seen:
+        export(three.path, out)
+    assert seen == ["turned", "utm33"]
+    assert rows(out) == rows(export(three.path, tmp_path / "whole.parquet").out)
+
+
+def test_a_share_names_its_failures_and_the_merge_tries_again(
+    three: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "map.parquet"
+    raster = three.round(0).raster("turned", "state")
+    good = raster.read_bytes()
+    raster.write_bytes(good[:600])
+    share = export(three.path, out, shard="0/1")
+    assert (share.done, share.left, list(share.failures)) == (3, 0, ["turned"])
+    assert "turned_state.tif: cannot be read" in caplog.text
+    with pytest.raises(PartialError, match="1 of 3 scenes failed and are not in it"):
+        export(three.path, out)
+    raster.write_bytes(good)
+    export(three.path, out, overwrite=True)
+    assert rows(out) == rows(export(three.path, tmp_path / "whole.parquet").out)
+
+
+def test_rasters_that_are_made_anew_between_shares_are_planned_anew(
+    three: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "map.parquet"
+    export(three.path, out, shard="0/3")
+    for seed, (name, scene) in enumerate(load_scenes(three).items()):
+        write_maps(three, name, scene, make_maps(seed + 7))
+    for index in (1, 2, 0):
+        export(three.path, out, shard=f"{index}/3")
+    with cuts(monkeypatch) as seen:
+        export(three.path, out)
+    assert seen == []
+    assert rows(out) == rows(export(three.path, tmp_path / "whole.parquet").out)
+
+
+def test_a_scene_cut_from_other_rasters_than_planned_is_cut_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, [scene] = tmp_path / "map.parquet", load_scenes(run).values()
+
+    def hashed_late(run_, round_, name, *, what):  # type: ignore[no-untyped-def]
+        write_maps(run, "utm", scene, make_maps(7))
+        return hashes(run_, round_, name, what=what)
+
+    hashes = export_work.input_hashes
+    with monkeypatch.context() as patch:
+        patch.setattr(export_work, "input_hashes", hashed_late)
+        export(run.path, out, shard="0/1")
+    write_maps(run, "utm", scene, make_maps(0))
+    with cuts(monkeypatch) as seen:
+        export(run.path, out)
+    assert seen == ["utm"]
+    assert rows(out) == rows(export(run.path, tmp_path / "whole.parquet").out)
+
+
+def test_an_export_of_relative_paths_can_be_done_elsewhere(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler's workers stand in folders of their own."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def sent(plan, work, folder, **options):  # type: ignore[no-untyped-def]
+        place, work = folder.absolute(), pickle.loads(pickle.dumps(work))
+        with monkeypatch.context() as patch:
+            patch.chdir(elsewhere)
+            return run_plan(plan, work, place, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export_module, "run_plan", sent)
+    assert export(Path("run"), Path("map.parquet")).written
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_where_no_scene_can_be_read_nothing_is_written(run: Run, tmp_path: Path) -> None:

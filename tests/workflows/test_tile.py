@@ -247,7 +247,7 @@ def test_every_bad_scene_is_named_and_nothing_is_written(
     lines = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["scene 'gone'", "scene 'two'", "scene 'odd'"]
     assert caught.value.exit_code == 3
-    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".tile_parts"]
 
 
 def test_without_a_train_pixel_there_is_nothing_to_do(tmp_path, town):
@@ -510,14 +510,14 @@ def test_a_killed_call_is_completed_by_the_same_call(tmp_path, town, make_raster
     victim = subprocess.Popen([sys.executable, "-c", code, town, out], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while victim.poll() is None and time.monotonic() < deadline:
-        if any(out.glob(".tile.*/labels/b*.tif")):
+        if any(out.glob(".tile_parts/parts/*.arrow")):
             os.kill(victim.pid, signal.SIGKILL)
             break
         time.sleep(0.002)
     assert victim.wait() == -signal.SIGKILL
     assert not (out / "tiles.parquet").exists()
     assert tile(town, out, config=SMALL).changed
-    assert not list(out.glob(".tile.*"))
+    assert not list(out.glob(".tile*"))
     tile(town, tmp_path / "fresh", config=SMALL)
     assert files(out) == files(tmp_path / "fresh")
 
