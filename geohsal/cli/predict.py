@@ -15,7 +15,10 @@ from geohsal.cli.report import Report
     "--model", metavar="DIR", type=options.PATH, help="A model folder; then no RUN is given."
 )
 @options.overwrite
+@options.workers
 @options.device
+@options.shard
+@options.scheduler
 @options.reporting
 def command(
     places: tuple[str, ...],
@@ -23,7 +26,10 @@ def command(
     out: Path,
     model: Path | None,
     overwrite: bool,
+    workers: int,
     device: str,
+    shard: str | None,
+    scheduler: str | None,
     report: Report,
 ) -> None:
     """Write maps of classes, probabilities, error and states as COGs.
@@ -42,7 +48,13 @@ def command(
             out=out,
             model=model,
             overwrite=overwrite,
+            workers=workers,
             device=device,
+            shard=shard,
+            scheduler=scheduler,
             progress=progress,
         )
     report.result(summary)
+    if shard is not None:
+        when = "once nothing is left" if summary.left else "nothing is left"
+        report.line(f"{when}, the same command without --shard writes the maps")

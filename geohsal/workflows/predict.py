@@ -1,55 +1,66 @@
-"""`geohsal predict`: maps of classes, probabilities, error and states of any raster as COGs."""
+"""`geohsal predict`: maps of classes, probabilities, error and states of any raster as COGs.
+
+Every window of a raster leaves a part under OUT/.predict; once a raster has all of its parts, its
+maps are put together and the parts go. A killed command goes on where it stopped.
+"""
 
 import logging
+import shlex
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import rasterio
-from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from geohsal.config import Config
-from geohsal.data.sources import SceneCrops, SceneOpener
-from geohsal.errors import GeohsalError, PartialError, RequestError, RunError
-from geohsal.geo.scene import Scene
-from geohsal.geo.states import IGNORE_INDEX, STATE_COLORS, PixelState
+from geohsal.data.sources import SceneOpener
+from geohsal.errors import (
+    GeohsalError,
+    PartialError,
+    PartsMissingError,
+    RequestError,
+    RunError,
+)
 from geohsal.io.atomic import write_json
-from geohsal.io.cog import open_cog
-from geohsal.io.gdal import GDAL_ERRORS, quiet
-from geohsal.io.manifest import SceneSource
-from geohsal.training.maps import ChunkMaps, judge_window, scene_chunks
+from geohsal.io.fingerprint import file_sha256
+from geohsal.io.manifest import SceneSource, resolve
+from geohsal.io.plan import Plan
+from geohsal.io.raster import open_scene
 from geohsal.training.model_io import Model, load_model
-from geohsal.workflows.context import open_context, pick_device
+from geohsal.workflows.context import RunContext, open_context, pick_device
+from geohsal.workflows.engine import Shard, missing, parse_shard, run_plan
+from geohsal.workflows.predict_parts import (
+    MapJob,
+    MapShare,
+    drop_parts,
+    group_jobs,
+    keep_plan,
+    plan_maps,
+    raster_windows,
+    tidy,
+)
+from geohsal.workflows.predict_work import PredictWork, portable
+from geohsal.workflows.predict_write import MapFolder
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.scene_pass import statistics_of
+from geohsal.workflows.stages import StageFolder
 
 logger = logging.getLogger(__name__)
-
-KINDS = ("class", "probabilities", "confidence", "error", "state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictSummary:
-    """What a prediction wrote; `kept` were there already from the same model."""
+    """What a prediction wrote; `kept` were there already from the same model.
+
+    `left` counts the chunks without a part where only a share of the work was asked for, and
+    `failures` says by raster why it could not be opened; None and nothing where maps were written.
+    """
 
     out: Path
     model_hash: str
     written: tuple[str, ...]
     kept: tuple[str, ...]
     class_pixels: dict[str, dict[str, int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One raster to predict."""
-
-    name: str
-    opener: SceneOpener
-    scene_id: str
+    left: int | None = None
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def predict(
@@ -59,7 +70,10 @@ def predict(
     out: Path,
     model: Path | None = None,
     overwrite: bool = False,
+    workers: int = 1,
     device: str = "auto",
+    shard: str | None = None,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> PredictSummary:
     """Map scenes of a run, or any rasters with the model's bands.
@@ -70,231 +84,227 @@ def predict(
         out: folder for <name>_{class,probabilities,confidence,error,state}.tif.
         model: a model folder, used instead of the run's newest.
         overwrite: replace maps of another model.
+        workers: processes that judge windows; changes nothing in the result.
         device: auto, cpu, cuda or cuda:N.
-        progress: told of every chunk.
+        shard: I/N, I from 0 to N-1: do this share of the windows and write no maps yet.
+        scheduler: address of a Dask scheduler whose workers judge windows.
+        progress: told of every window.
 
     Raises:
         RequestError: nothing to predict, or `out` holds maps of another model.
         RunError: the run has no trained round.
+        PartsMissingError: a part was damaged; the same command makes it anew.
         PartialError: some rasters failed; the others are written.
     """
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out}: is a file; give a folder with -o")
-    folder, jobs = _jobs(run_dir, rasters, model)
+    share = None if shard is None else parse_shard(shard)
+    pick_device(device)
+    folder, context = _model_folder(run_dir, rasters, model)
     loaded = load_model(folder)
-    jobs = jobs or [_outside(Path(raster), loaded) for raster in rasters]
-    names = [job.name for job in jobs]
-    if len(set(names)) < len(names):
-        raise RequestError(f"rasters of the same name would overwrite each other: {sorted(names)}")
-    if not jobs:
-        raise RequestError("nothing to predict: name at least one raster")
-    reporter = progress or Silent()
-    work = _Predict(loaded, folder, out, device=device, overwrite=overwrite)
-    return work.run(jobs, reporter)
+    statistics_of(loaded, folder)
+    if context is None:  # workers may stand in another folder
+        opener = outside([resolve(str(raster), Path()) for raster in rasters], loaded)
+    else:
+        opener = context.opener
+    work = _Predict(
+        PredictWork(model_dir=folder.absolute(), opener=opener, device=device),
+        MapFolder(out=out, model_hash=loaded.model_hash, classes=loaded.classes),
+        portable(loaded.config),
+        overwrite=overwrite,
+    )
+    names = list(opener.sources) if context is None else list(context.record.scenes)
+    return work.run(
+        work.jobs(names, context),
+        shard=share,
+        workers=workers,
+        scheduler=scheduler,
+        progress=progress or Silent(),
+    )
 
 
-def _jobs(
+def _model_folder(
     run_dir: Path | None, rasters: Sequence[Path | str], model: Path | None
-) -> tuple[Path, list[_Job]]:
-    """The model folder, and the run's scenes where no raster is named."""
+) -> tuple[Path, RunContext | None]:
+    """The model folder; and the run, where its own scenes are mapped."""
     if run_dir is None:
         if model is None:
             raise RequestError("give a run, or --model with a model folder and rasters")
-        return model, []
+        if not rasters:
+            raise RequestError("nothing to predict: name at least one raster")
+        return model, None
     context = open_context(run_dir)
     newest = context.run.last_trained()
     if model is None and newest is None:
-        raise RunError(f"{run_dir}: no round is trained yet; run: geohsal train {run_dir}")
+        raise RunError(
+            f"{run_dir}: no round is trained yet; run: geohsal train {shlex.quote(str(run_dir))}"
+        )
     folder = model or (newest.model_dir if newest is not None else run_dir)
-    if rasters:
-        return folder, []
-    return folder, [
-        _Job(name=scene_id, opener=context.opener, scene_id=scene_id)
-        for scene_id in context.record.scenes
-    ]
+    return folder, None if rasters else context
 
 
-def _outside(raster: Path, model: Model) -> _Job:
-    """A raster that no manifest lists: no labels, all of it to be mapped."""
-    name = raster.stem
-    source = SceneSource(
-        scene_id=name,
-        image=str(raster),
-        bands=None,
-        labels=None,
-        truth=None,
-        split="test",
-        aoi=None,
-        nodata=None,
-        mask=None,
-        crs=None,
-        sha256=None,
-    )
-    opener = SceneOpener(
-        sources={name: source},
+def outside(rasters: Sequence[Path | str], model: Model) -> SceneOpener:
+    """An opener of rasters that no manifest lists: no labels, all of them to be mapped."""
+    names = [Path(raster).stem for raster in rasters]
+    if len(set(names)) < len(names):
+        raise RequestError(f"rasters of the same name would overwrite each other: {sorted(names)}")
+    return SceneOpener(
+        sources={
+            name: SceneSource(
+                scene_id=name,
+                image=str(raster),
+                bands=None,
+                labels=None,
+                truth=None,
+                split="test",
+                aoi=None,
+                nodata=None,
+                mask=None,
+                crs=None,
+                sha256=None,
+            )
+            for name, raster in zip(names, rasters, strict=True)
+        },
         bands=model.bands,
         max_pixels=model.config.tile.max_pixels,
         labels={},
-        tiles={name: []},
-        buffers={name: 0},
+        tiles={name: [] for name in names},
+        buffers=dict.fromkeys(names, 0),
     )
-    return _Job(name=name, opener=opener, scene_id=name)
-
-
-def _portable(config: Config) -> Config:
-    """Settings without the choice of a kernel: all give the same, and not every machine has all."""
-    return replace(config, plar=replace(config.plar, kernel="auto"))
 
 
 class _Predict:
     """One prediction under way."""
 
     def __init__(
-        self, model: Model, folder: Path, out: Path, *, device: str, overwrite: bool
+        self, work: PredictWork, target: MapFolder, config: Config, *, overwrite: bool
     ) -> None:
-        self.model = model
-        self.config: Config = _portable(model.config)
-        self.out = out
-        self._statistics = statistics_of(model, folder)
-        self._predictor = model.predictor(pick_device(device))
+        self._work = work
+        self._target = target
+        self._config = config
         self._overwrite = overwrite
+        self._stage = StageFolder(path=target.out / ".predict")
+        self._kept: list[str] = []
+        self._counts: dict[str, dict[str, int]] = {}
+        self._failures: dict[str, str] = {}
+        self._alone = False
+        self._names: list[str] = []
 
-    def run(self, jobs: Sequence[_Job], progress: Progress) -> PredictSummary:
-        written, kept, counts = [], [], {}
-        failures: dict[str, str] = {}
-        for job in jobs:
-            if self._is_done(job.name):
-                kept.append(job.name)
+    def jobs(self, names: Sequence[str], context: RunContext | None) -> list[MapJob]:
+        """What is not done yet; a raster that cannot be opened is a failure among several."""
+        jobs = []
+        self._alone = len(names) == 1
+        self._names = list(names)
+        for name in names:
+            if self._is_done(name):
+                self._kept.append(name)
                 continue
             try:
-                counts[job.name] = self._predict(job, progress)
-                written.append(job.name)
+                jobs.append(self._job(name, context))
             except GeohsalError as error:
-                if len(jobs) == 1:
+                if self._alone:
                     raise
-                failures[job.name] = str(error)
-        if failures:
-            write_json(self.out / "failures.json", failures)
-            if not written and not kept:
-                raise next(iter([GeohsalError("; ".join(failures.values()))]))
-            raise PartialError(
-                f"{len(failures)} of {len(jobs)} rasters failed, see {self.out / 'failures.json'}",
-                failures=failures,
-            )
-        return PredictSummary(
-            out=self.out,
-            model_hash=self.model.model_hash,
-            written=tuple(written),
-            kept=tuple(kept),
-            class_pixels=counts,
-        )
+                self._failures[name] = str(error)
+        return jobs
 
-    def _path(self, name: str, kind: str) -> Path:
-        return self.out / f"{name}_{kind}.tif"
+    def _job(self, name: str, context: RunContext | None) -> MapJob:
+        opener = self._work.opener
+        if context is not None:
+            record, labels = context.record.scenes[name], opener.labels[name]
+            digest = f"{record.fingerprint} {file_sha256(labels)}"
+            return MapJob(name=name, scene=record.scene, fingerprint=digest)
+        with open_scene(opener.sources[name], opener.bands, max_pixels=opener.max_pixels) as reader:
+            return MapJob(name=name, scene=reader.scene, fingerprint=reader.fingerprint())
+
+    def run(
+        self,
+        jobs: Sequence[MapJob],
+        *,
+        shard: Shard | None,
+        workers: int,
+        scheduler: str | None,
+        progress: Progress,
+    ) -> PredictSummary:
+        """Do a share of the windows; or all that is missing, and write the maps."""
+        plan = self._plan(jobs)
+        if jobs:
+            keep_plan(plan, self._stage)
+        for group in [jobs] if shard is not None else group_jobs(jobs, plan):
+            own = self._plan(group, shard)
+            run_plan(
+                own,
+                self._work,
+                self._stage.parts,
+                shard=None,
+                workers=workers,
+                progress=progress,
+                scheduler=scheduler,
+            )
+            if shard is None:
+                self._merge(group, own, progress)
+        if shard is None:
+            tidy(plan, self._stage, names=self._names)
+            self._tell_failures()
+        for text in self._failures.values():  # whoever writes the maps stumbles over it again
+            logger.warning("%s", text)
+        return PredictSummary(
+            out=self._target.out,
+            model_hash=self._target.model_hash,
+            written=tuple(self._counts),
+            kept=tuple(self._kept),
+            class_pixels=self._counts,
+            left=None if shard is None else len(missing(plan, self._stage.parts)),
+            failures=self._failures,
+        )
 
     def _is_done(self, name: str) -> bool:
-        """Whether all maps of this model are there.
+        return self._target.is_done(name, overwrite=self._overwrite)
+
+    def _plan(self, jobs: Sequence[MapJob], shard: Shard | None = None) -> Plan:
+        share = None if shard is None else MapShare(shard=shard, names=self._names)
+        return plan_maps(jobs, self._config, model_hash=self._target.model_hash, share=share)
+
+    # --- merge ---------------------------------------------------------------------------------
+
+    def _merge(self, group: Sequence[MapJob], plan: Plan, progress: Progress) -> None:
+        """Write the maps of each raster, and remove its parts."""
+        for job in group:
+            try:
+                self._merge_one(job, plan, progress)
+            except PartsMissingError:
+                if not self._is_done(job.name):
+                    raise
+                self._kept.append(job.name)  # a second such command was faster
+            except GeohsalError as error:
+                if self._alone:
+                    raise
+                self._failures[job.name] = str(error)
+
+    def _merge_one(self, job: MapJob, plan: Plan, progress: Progress) -> None:
+        if self._is_done(job.name):
+            self._kept.append(job.name)
+        else:
+            progress.start(f"write {job.name}", len(plan.chunks_of(job.name)))
+            windows = raster_windows(plan, job.name, stage=self._stage, progress=progress)
+            self._counts[job.name] = self._target.write(job.name, job.scene, windows)
+            progress.done()
+        drop_parts(plan, job.name, stage=self._stage)
+
+    def _tell_failures(self) -> None:
+        """Name the rasters that failed.
 
         Raises:
-            RequestError: they are there from another model.
+            PartialError: others did not.
+            GeohsalError: all did.
         """
-        paths = [self._path(name, kind) for kind in KINDS]
-        if not all(path.exists() for path in paths):
-            return False
-        try:
-            with quiet(), rasterio.open(paths[0]) as source:
-                found = source.tags().get("GEOHSAL_MODEL")
-        except GDAL_ERRORS:
-            found = None
-        if found == self.model.model_hash:
-            return True
-        if not self._overwrite:
-            raise RequestError(
-                f"{paths[0]}: is a map of another model; use --overwrite or another folder"
-            )
-        return False
-
-    def _predict(self, job: _Job, progress: Progress) -> dict[str, int]:
-        scene = job.opener(job.scene_id)
-        try:
-            windows = scene_chunks(self._predictor, scene.scene.height, scene.scene.width)
-            progress.start(f"predict {job.name}", len(windows))
-            counts = self._write(job.name, scene, windows, progress)
-            progress.done()
-        finally:
-            scene.close()
-        names = [c.name for c in self.model.classes]
-        return {name: int(count) for name, count in zip(names, counts, strict=True)}
-
-    def _write(
-        self, name: str, scene: SceneCrops, windows: Sequence[Window], progress: Progress
-    ) -> NDArray[np.int64]:
-        counts = np.zeros(len(self.model.classes), dtype=np.int64)
-        with ExitStack() as stack:
-            # the class map is renamed into place last: with it, the raster is done
-            targets = {
-                kind: stack.enter_context(self._open(name, kind, scene.scene)) for kind in KINDS
-            }
-            for window in windows:
-                maps, output, inner = judge_window(
-                    self._predictor, scene, window, state=self._statistics, config=self.config
-                )
-                valid = maps.state != PixelState.NODATA
-                probabilities = output.probabilities[(slice(None), *inner)].cpu().numpy()
-                self._put(targets, window, maps, probabilities, valid)
-                inside = maps.teacher[valid]
-                counts += np.bincount(inside, minlength=len(counts))
-                progress.advance()
-        return counts
-
-    def _open(self, name: str, kind: str, scene: Scene) -> Any:
-        classes = self.model.classes
-        options: dict[str, Any] = {
-            "class": {
-                "dtype": np.uint8,
-                "nodata": IGNORE_INDEX,
-                "band_names": ("class",),
-                "colors": {c.class_id: c.color for c in classes},
-                "categories": {c.class_id: c.name for c in classes},
-            },
-            "state": {
-                "dtype": np.uint8,
-                "nodata": int(PixelState.NODATA),
-                "band_names": ("state",),
-                "colors": {int(code): color for code, color in STATE_COLORS.items()},
-                "categories": {int(code): code.name for code in PixelState},
-            },
-            "probabilities": _quantity([c.name for c in classes]),
-            "confidence": _quantity(["confidence"]),
-            "error": _quantity(["error"]),
-        }[kind]
-        return open_cog(
-            self._path(name, kind),
-            scene=scene,
-            tags={"GEOHSAL_MODEL": self.model.model_hash},
-            **options,
+        if not self._failures:
+            return
+        record = self._target.out / "failures.json"
+        write_json(record, self._failures)
+        if not self._counts and not self._kept:
+            raise GeohsalError("; ".join(self._failures.values()))
+        total = len(self._failures) + len(self._counts) + len(self._kept)
+        raise PartialError(
+            f"{len(self._failures)} of {total} rasters failed, see {record}",
+            failures=self._failures,
         )
-
-    @staticmethod
-    def _put(
-        targets: dict[str, Any],
-        window: Window,
-        maps: ChunkMaps,
-        probabilities: NDArray[np.float32],
-        valid: NDArray[np.bool_],
-    ) -> None:
-        nan = np.float32(np.nan)
-        targets["class"].write(maps.teacher, 1, window=window)
-        targets["state"].write(maps.state, 1, window=window)
-        targets["probabilities"].write(np.where(valid, probabilities, nan), window=window)
-        targets["confidence"].write(np.where(valid, maps.confidence, nan), 1, window=window)
-        targets["error"].write(np.where(valid, maps.error, nan), 1, window=window)
-
-
-def _quantity(names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "dtype": np.float32,
-        "nodata": float("nan"),
-        "band_names": tuple(names),
-        "overview_resampling": "average",
-    }

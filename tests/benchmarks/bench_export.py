@@ -14,17 +14,16 @@ row per method is appended to the results.
 
 import argparse
 import platform
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyogrio
 import rasterio
 from affine import Affine
-from measure import RESULTS, append_rows, commit, cpu_machine, spread
+from measure import RESULTS, append_rows, commit, cpu_machine, measured, spread
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -44,16 +43,6 @@ COLUMNS = (
 CLASSES = tuple(ClassInfo(class_id=i, name=f"class {i}", color="#000000") for i in range(8))
 TRANSFORM = Affine(10, 0, 500_000, 0, -10, 5_200_000)
 SIEVE_PX, SIMPLIFY_PX = 8, 1.0
-LAUNCHER = """
-import resource, subprocess, sys, time
-began = time.monotonic()
-code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
-took = time.monotonic() - began
-usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
-sys.exit(code)
-"""
-"""A small process between: the peak of a child begins at the size of its parent."""
 
 
 def noisy_map(size: int, *, seed: int = 0) -> NDArray[np.uint8]:
@@ -166,16 +155,6 @@ def product(folder: Path, out: Path) -> None:
         )  # fmt: skip
 
 
-def measured(command: Sequence[str]) -> tuple[float, float, float]:
-    """(seconds by the wall, seconds of CPU, peak MiB) of a process that must succeed."""
-    launch = [sys.executable, "-S", "-c", LAUNCHER, *command]
-    done = subprocess.run(launch, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: failed: {done.stderr}")
-    seconds, cpu, kib = map(float, done.stdout.split())
-    return seconds, cpu, kib / 1024
-
-
 def commands(folder: Path) -> list[tuple[str, str, Path, list[list[str]]]]:
     """(task, method, output, processes one after the other); GDAL first in each task."""
     source, own = str(folder / "map.tif"), [sys.executable, __file__, "--worker"]
@@ -216,9 +195,9 @@ def bench(folder: Path, size: int, repeats: int) -> Iterator[dict[str, object]]:
             out.unlink(missing_ok=True)
             (folder / "sieved.tif").unlink(missing_ok=True)
             runs = [measured(process) for process in processes]
-            seconds[number].append(sum(run[0] for run in runs))
-            cpu[number].append(sum(run[1] for run in runs))
-            peaks[number] = max(peaks[number], *(run[2] for run in runs))
+            seconds[number].append(sum(run.seconds for run in runs))
+            cpu[number].append(sum(run.cpu for run in runs))
+            peaks[number] = max(peaks[number], *(run.peak_mib for run in runs))
     gdal: dict[tuple[str, str], float] = {}
     for (task, method, out, _), times, own, peak in zip(plan, seconds, cpu, peaks, strict=True):
         median, least, greatest = spread(times)

@@ -5,11 +5,23 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+LAUNCHER = """
+import resource, subprocess, sys, time
+began = time.monotonic()
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+took = time.monotonic() - began
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+sys.exit(code)
+"""
+"""A small process between: the peak of a child begins at the size of its parent."""
 
 
 def commit() -> str:
@@ -57,6 +69,25 @@ def interleaved(
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Median, least, greatest."""
     return statistics.median(values), min(values), max(values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A process and its children: wall and CPU seconds, peak MiB of the largest one."""
+
+    seconds: float
+    cpu: float
+    peak_mib: float
+
+
+def measured(command: Sequence[str]) -> Measured:
+    """What a process took that must succeed."""
+    launch = [sys.executable, "-S", "-c", LAUNCHER, *command]
+    done = subprocess.run(launch, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: failed: {done.stderr}")
+    seconds, cpu, kib = map(float, done.stdout.split())
+    return Measured(seconds=seconds, cpu=cpu, peak_mib=kib / 1024)
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
