@@ -1,15 +1,24 @@
 """`geohsal train`."""
 
+import logging
+import os
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from geohsal.cli import options
+from geohsal.cli.preemption import listening
 from geohsal.cli.report import Report
+from geohsal.cli.settings import cuda_present
+from geohsal.errors import QuietError
 
 if TYPE_CHECKING:
+    from geohsal.config import Config
+    from geohsal.config.launch import Launch
     from geohsal.workflows.train import TrainSummary
 
 
@@ -33,25 +42,79 @@ def command(
     overwrite: bool,
     report: Report,
 ) -> None:
-    """Train the open round of RUN; an interrupted training goes on where it was."""
+    """Train the open round of RUN; an interrupted training goes on where it was.
+
+    On several GPUs: srun or torchrun start this same command once per GPU. SIGUSR2 or SIGTERM
+    stop it after the step, refresh or look under way; a checkpoint holds all steps, and the exit
+    code is 85.
+    """
+    from geohsal.config.launch import find_launch
+
+    launch = find_launch(os.environ)
+    with listening(to_the_end=launch.world > 1) as stop, one_voice(launch):
+        from geohsal.training.ranks import joined
+
+        with joined(launch, cuda=lambda: device != "cpu" and cuda_present(), stop=stop) as ranks:
+            config = ranks.together(
+                lambda: _settings(
+                    run_dir, config_source, overrides, seed=seed, report=report, method=method
+                )
+            )
+            from geohsal.workflows.train import train
+
+            with report.progress() as progress:
+                summary = train(
+                    run_dir,
+                    config=config,
+                    device=device,
+                    overwrite=overwrite,
+                    progress=progress,
+                    stop=stop,
+                    ranks=ranks,
+                )
+        if launch.speaks:
+            _tell(run_dir, summary, report)
+
+
+def _settings(
+    run_dir: Path,
+    source: str | None,
+    overrides: tuple[str, ...],
+    *,
+    seed: int | None,
+    report: Report,
+    method: str | None,
+) -> "Config | None":
+    """The settings asked for; alone, a folder that is no run is refused before torch is loaded."""
     from geohsal.cli.settings import run_settings
     from geohsal.io.run import open_run
 
-    open_run(run_dir)  # before torch is loaded
-    config = run_settings(
-        run_dir, config_source, overrides, seed=seed, report=report, method=method
-    )
-    from geohsal.workflows.train import train
+    open_run(run_dir)
+    return run_settings(run_dir, source, overrides, seed=seed, report=report, method=method)
 
-    with report.progress() as progress:
-        summary = train(
-            run_dir, config=config, device=device, overwrite=overwrite, progress=progress
-        )
+
+def _tell(run_dir: Path, summary: "TrainSummary", report: Report) -> None:
+    from geohsal.io.run import open_run
     from geohsal.workflows.stop_advice import stop_advice
 
     advice = stop_advice(open_run(run_dir))
     lines = [*train_lines(summary, verbose=report.verbosity > 0)]
     report.result(summary, [*lines, f"advice: {advice.message}"] if advice else lines)
+
+
+@contextmanager
+def one_voice(launch: "Launch") -> Iterator[None]:
+    """Of several processes only the first speaks; another one only of what it alone knows."""
+    if launch.world > 1:  # before torch is loaded: its C++ part warns on every process
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    with warnings.catch_warnings():
+        if not launch.speaks:
+            warnings.simplefilter("ignore")
+            logging.getLogger("geohsal").setLevel(logging.CRITICAL)
+        try:
+            yield
+        except QuietError as error:
+            raise SystemExit(error.code) from None
 
 
 def train_lines(summary: "TrainSummary", *, verbose: bool) -> Iterator[str]:

@@ -16,8 +16,12 @@ class TrainConfig:
     crop_px: Annotated[int, Field(ge=32, multiple_of=32)] = Field(
         default=256, description="side of a training crop in pixels"
     )
-    batch_labelled: Positive = Field(default=8, description="labelled crops per step")
-    batch_unlabelled: Positive = Field(default=8, description="unlabelled crops per step")
+    batch_labelled: Positive = Field(
+        default=8, description="labelled crops per step, over all processes"
+    )
+    batch_unlabelled: Positive = Field(
+        default=8, description="unlabelled crops per step, over all processes"
+    )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="optimiser")
     lr: Annotated[float, Field(gt=0)] = Field(
         default=0.01, description="learning rate at the start"
@@ -49,6 +53,10 @@ class TrainConfig:
     )
     checkpoints: Positive = Field(
         default=10, description="parts a round is cut into; state is saved and validated after each"
+    )
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
+        default=10.0,
+        description="minutes after which state is also saved inside a part; 0: only after parts",
     )
     heldout_share: Share = Field(
         default=0.2,

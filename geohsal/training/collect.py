@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,11 @@ from rasterio.windows import Window
 from geohsal.data.dataset import CropSource, TrainArea
 from geohsal.data.index import LabelledRegion
 from geohsal.refine.statistics import LabelledPixels
-from geohsal.training.inference import Predictor, chunks
+from geohsal.training.inference import Predictor
+from geohsal.training.ranks import ALONE, Ranks
+
+_Points = dict[str, NDArray[Any]]
+"""Columns of equal length, one entry per sampled pixel."""
 
 CHUNK_STRIDES = 4
 """A chunk is this many window strides a side: bounded memory, little work done twice."""
@@ -37,6 +42,7 @@ def collect_pixels(
     *,
     withheld: frozenset[str],
     learn_errors_at: frozenset[str] = frozenset(),
+    ranks: Ranks = ALONE,
 ) -> LabelledPixels:
     """Teacher features, labels and doubts at the sampled pixels of the labelled regions.
 
@@ -46,24 +52,42 @@ def collect_pixels(
         regions: the labelled regions with their sampled pixels.
         withheld: keys of the regions that the supervised loss does not see.
         learn_errors_at: keys of the withheld regions that the error-mask decoder learns from.
+        ranks: processes that share the chunks out; all get all pixels, in the same order.
     """
-    by_scene: dict[str, list[int]] = {}
-    for position, region in enumerate(regions):
-        by_scene.setdefault(region.scene_id, []).append(position)
-    parts: list[dict[str, NDArray[np.generic]]] = []
-    for scene_id in sorted(by_scene):
+    work = _work(regions, withheld, learn_errors_at, size=chunk_px(predictor))
+    own: list[_Points] = []
+    for scene_id, group in groupby(ranks.share(work), key=lambda item: item[0]):
         scene = open_scene(scene_id)
         try:
-            points = _points(regions, by_scene[scene_id], withheld, learn_errors_at)
-            for chunk in chunks(scene.scene.height, scene.scene.width, size=chunk_px(predictor)):
-                part = _collect_chunk(predictor, scene, chunk, points)
-                if part is not None:
-                    parts.append(part)
+            own += [_collect_chunk(predictor, scene, points) for _, points in group]
         finally:
             scene.close()
+    parts = ranks.merge(own)
     merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.lexsort((merged.pop("col"), merged.pop("row"), merged["region"]))
     return LabelledPixels(**{key: value[order] for key, value in merged.items()})
+
+
+def _work(
+    regions: Sequence[LabelledRegion],
+    withheld: frozenset[str],
+    learn_errors_at: frozenset[str],
+    *,
+    size: int,
+) -> list[tuple[str, _Points]]:
+    """Scene and sampled pixels of every chunk of `size` pixels a side that has some."""
+    by_scene: dict[str, list[int]] = {}
+    for position, region in enumerate(regions):
+        by_scene.setdefault(region.scene_id, []).append(position)
+    work: list[tuple[str, _Points]] = []
+    for scene_id in sorted(by_scene):
+        points = _points(regions, by_scene[scene_id], withheld, learn_errors_at)
+        places = np.stack([points["row"] // size, points["col"] // size], axis=1)
+        chunks, chunk = np.unique(places, axis=0, return_inverse=True)
+        for number in range(len(chunks)):
+            inside = chunk.ravel() == number
+            work.append((scene_id, {key: value[inside] for key, value in points.items()}))
+    return work
 
 
 def _points(
@@ -71,7 +95,7 @@ def _points(
     positions: Sequence[int],
     withheld: frozenset[str],
     learn_errors_at: frozenset[str],
-) -> dict[str, NDArray[Any]]:
+) -> _Points:
     """Sampled pixels of some regions; a region's id is its position, unique over all scenes."""
     own = [regions[position] for position in positions]
     sizes = [len(region.classes) for region in own]
@@ -105,6 +129,7 @@ def collect_pool(
     *,
     windows: int,
     seed: int,
+    ranks: Ranks = ALONE,
 ) -> NDArray[np.float32]:
     """Probabilities [n, C] of the teacher at train pixels of windows drawn from the train tiles.
 
@@ -119,19 +144,21 @@ def collect_pool(
         areas: the train tiles.
         windows: to draw; at most as large as the inference window.
         seed: of the draws.
+        ranks: processes that share the windows out; all get all pixels, in the same order.
     """
     rng = np.random.default_rng(seed)
     share = np.array([area.weight for area in areas])
     numbers = np.sort(rng.choice(len(areas), size=windows, p=share / share.sum()))
     places = rng.random((windows, 2))
-    found = [np.zeros((0, predictor.head.out_channels), dtype=np.float32)]
-    for number, place in zip(numbers.tolist(), places, strict=True):
+    own: list[NDArray[np.float32]] = []
+    for number, place in ranks.share(list(zip(numbers.tolist(), places, strict=True))):
         scene = open_scene(areas[number].scene_id)
         try:
-            found.append(_look(predictor, scene, _window_in(areas[number], predictor, place)))
+            own.append(_look(predictor, scene, _window_in(areas[number], predictor, place)))
         finally:
             scene.close()
-    return np.concatenate(found)
+    none = np.zeros((0, predictor.head.out_channels), dtype=np.float32)
+    return np.concatenate([none, *ranks.merge(own)])
 
 
 def _window_in(area: TrainArea, predictor: Predictor, place: NDArray[np.float64]) -> Window:
@@ -154,33 +181,22 @@ def _look(predictor: Predictor, scene: ScenePart, box: Window) -> NDArray[np.flo
     return found
 
 
-def _collect_chunk(
-    predictor: Predictor, scene: ScenePart, chunk: Window, points: dict[str, NDArray[Any]]
-) -> dict[str, NDArray[np.generic]] | None:
-    row0, col0 = int(chunk.row_off), int(chunk.col_off)
-    inside = (
-        (points["row"] >= row0)
-        & (points["row"] < row0 + chunk.height)
-        & (points["col"] >= col0)
-        & (points["col"] < col0 + chunk.width)
-    )
-    if not inside.any():
-        return None
-    rows, cols = points["row"][inside], points["col"][inside]
+def _collect_chunk(predictor: Predictor, scene: ScenePart, points: _Points) -> _Points:
+    rows, cols = points["row"], points["col"]
     row0, col0 = int(rows.min()), int(cols.min())  # only the windows that the points need
     box = Window(col0, row0, int(cols.max()) - col0 + 1, int(rows.max()) - row0 + 1)
     output = predictor.predict(scene, box)
-    row = torch.from_numpy(points["row"][inside] - row0).to(predictor.device)
-    col = torch.from_numpy(points["col"][inside] - col0).to(predictor.device)
+    row = torch.from_numpy(rows - row0).to(predictor.device)
+    col = torch.from_numpy(cols - col0).to(predictor.device)
     return {
-        "row": points["row"][inside],
-        "col": points["col"][inside],
+        "row": rows,
+        "col": cols,
         "features": output.features[:, row, col].T.cpu().numpy(),
-        "label": points["label"][inside],
-        "region": points["region"][inside],
-        "withheld": points["withheld"][inside].astype(np.bool_),
-        "error_seen": points["error_seen"][inside].astype(np.bool_),
-        "weight": points["weight"][inside],
+        "label": points["label"],
+        "region": points["region"],
+        "withheld": points["withheld"].astype(np.bool_),
+        "error_seen": points["error_seen"].astype(np.bool_),
+        "weight": points["weight"],
         "probabilities": output.probabilities[:, row, col].T.cpu().numpy(),
         "teacher": output.teacher[row, col].cpu().numpy(),
         "confidence": output.confidence[row, col].cpu().numpy().astype(np.float64),

@@ -73,10 +73,19 @@ class CollapseGuard:
         self._reset()
         return figures
 
-    def to_state(self) -> dict[str, Any]:
-        """For a checkpoint written between two parts."""
-        return {"warnings": self.warnings}
+    def counts(self) -> dict[str, Any]:
+        """What was seen since the last part ended, as plain values and a tensor."""
+        return {
+            "pixels": self._pixels,
+            "disagree": self._disagree,
+            "has_friend": self._has_friend,
+            "targets": self._targets,
+        }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `to_state`."""
-        self.warnings = list(state["warnings"])
+    def take(self, counts: Sequence[dict[str, Any]]) -> None:
+        """Hold the sum of some counts instead of the own ones: of all processes, or resumed."""
+        self._pixels = sum(one["pixels"] for one in counts)
+        self._disagree = sum(one["disagree"] for one in counts)
+        self._has_friend = any(one["has_friend"] for one in counts)
+        targets = [one["targets"] for one in counts if one["targets"] is not None]
+        self._targets = torch.stack(targets).sum(dim=0) if targets else None

@@ -9,21 +9,35 @@ from torch.nn import functional as F
 from geohsal.geo.states import IGNORE_INDEX
 
 
-def supervised_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def supervised_loss(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    *,
+    count: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy on human pixels, divided by their number (method: TSF).
 
     Args:
         logits: (batch, class, height, width).
         labels: (batch, height, width); 255 enters neither sum nor denominator.
         class_weights: (class,) or None.
+        count: what to divide by instead, where other processes hold pixels of the same step.
     """
     total = F.cross_entropy(
         logits.float(), labels, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
     )
-    return total / (labels != IGNORE_INDEX).sum().clamp_min(1)
+    return total / ((labels != IGNORE_INDEX).sum().clamp_min(1) if count is None else count)
 
 
-def weighted_pseudo_loss(logits: Tensor, target: Tensor, weight: Tensor, counted: Tensor) -> Tensor:
+def weighted_pseudo_loss(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    counted: Tensor,
+    *,
+    count: Tensor | None = None,
+) -> Tensor:
     """CE_w = sum w CE / #counted: masked pixels stay in the denominator (method: TSF).
 
     Args:
@@ -31,11 +45,13 @@ def weighted_pseudo_loss(logits: Tensor, target: Tensor, weight: Tensor, counted
         target: (batch, height, width) class ids; anything goes where the weight is 0.
         weight: (batch, height, width), at least 0.
         counted: (batch, height, width) bool, the valid unlabelled pixels.
+        count: what to divide by instead, where other processes hold pixels of the same step.
     """
     usable = (weight > 0) & counted & (target != IGNORE_INDEX)
     safe = torch.where(usable, target, torch.full_like(target, IGNORE_INDEX))
     pixel = F.cross_entropy(logits.float(), safe, ignore_index=IGNORE_INDEX, reduction="none")
-    return (pixel * weight * usable).sum() / counted.sum().clamp_min(1)
+    total = (pixel * weight * usable).sum()
+    return total / (counted.sum().clamp_min(1) if count is None else count)
 
 
 def unsupervised_weight(

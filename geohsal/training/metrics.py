@@ -34,9 +34,12 @@ class Accuracy:
 
 
 def confusion_counter(num_classes: int) -> MulticlassConfusionMatrix:
-    """A streamed confusion matrix that leaves 255 out."""
+    """A streamed confusion matrix of this process alone that leaves 255 out."""
     return MulticlassConfusionMatrix(
-        num_classes=max(num_classes, 2), ignore_index=IGNORE_INDEX, validate_args=False
+        num_classes=max(num_classes, 2),
+        ignore_index=IGNORE_INDEX,
+        validate_args=False,
+        sync_on_compute=False,  # else it would wait for other processes
     )
 
 

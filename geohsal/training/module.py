@@ -15,6 +15,7 @@ from geohsal.data.dataset import seed_of
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.models.error_mask import best_class
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
+from geohsal.training.checkpoint import SECTION
 from geohsal.training.contrast import contrast_loss, draw_pixels
 from geohsal.training.guard import CollapseGuard
 from geohsal.training.judgement import RefineState
@@ -25,10 +26,16 @@ from geohsal.training.losses import (
     unsupervised_weight,
     weighted_pseudo_loss,
 )
+from geohsal.training.norms import average, running_statistics
+from geohsal.training.optimiser import make_optimiser
+from geohsal.training.part import PartSums
 from geohsal.training.pseudo_labels import Streams, judged_view, labelling_networks, streams_of
+from geohsal.training.ranks import ALONE, Ranks
+from geohsal.training.shares import Counts, count_pixels
 
 Refresh = Callable[[InferenceNetworks], RefineState | None]
 Validate = Callable[[InferenceNetworks], float | None]
+Told = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,13 @@ class TsfModule(L.LightningModule):
         class_pixels: (class,) labelled pixels that enter the supervised loss.
         refresh: statistics and thresholds of frozen networks.
         validate: mIoU of frozen networks on val labels, or None.
+        told: whether any process was told to stop; asked before and after a part's refresh.
+        request: identifies settings and labels in checkpoints.
+        ranks: the processes that train together.
+
+    `step` counts the optimiser steps of the round; unlike Lightning's own count it goes on after a
+    resume, and everything that depends on the time in a round follows it. Each epoch of Lightning
+    holds all steps that are left; the parts of a round are made here.
     """
 
     def __init__(
@@ -68,6 +82,9 @@ class TsfModule(L.LightningModule):
         class_pixels: Tensor,
         refresh: Refresh,
         validate: Validate,
+        told: Told,
+        request: str = "",
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         self.networks = networks
@@ -78,8 +95,14 @@ class TsfModule(L.LightningModule):
         self.best_score = -math.inf
         self.best_teacher: dict[str, Tensor] | None = None
         self.history: list[dict[str, float]] = []
+        self.timings: list[dict[str, float]] = []
+        self.step = 0
+        self.request = request
+        self._ranks = ranks
+        self._norms = running_statistics(networks.student, networks.friend)
         self._refresh = refresh
         self._validate = validate
+        self._told = told
         self._refine_state: RefineState | None = None
         self._weak = WeakViews(config.augment)
         self._strong = StrongViews(
@@ -87,7 +110,7 @@ class TsfModule(L.LightningModule):
         )
         self._learns_unlabelled = config.ssl.active(plan.round_index)
         self._refresh_every = max(1, round(config.plar.refresh_share * plan.parts))
-        self._sums: dict[str, Tensor] = {}
+        self.part = PartSums(ranks)
 
     # --- one step -----------------------------------------------------------------------------
 
@@ -100,12 +123,12 @@ class TsfModule(L.LightningModule):
                     self.config.seed,
                     "step",
                     self.plan.round_index,
-                    self.global_step,
-                    self.global_rank,
+                    self.step,
+                    self._ranks.rank,
                 )
             )
             losses = self._losses(batch["labelled"], batch.get("unlabelled", {}))
-        self._remember(losses)
+        self.part.add(losses)
         return losses["loss"]
 
     def _losses(self, labelled: dict[str, Any], unlabelled: dict[str, Any]) -> dict[str, Tensor]:
@@ -114,6 +137,9 @@ class TsfModule(L.LightningModule):
         )
         weight = self._unsupervised_weight()
         streams = self._streams(unlabelled) if weight > 0 else None
+        counts = count_pixels(
+            self._ranks, labels=maps["mask"], withheld=maps["withheld"], streams=streams
+        )
         gain = self.config.augment.labelled_gain
         shown = photometric(image, maps["valid"], gain=gain, offset=gain, noise=0.0)
         count = shown.shape[0]
@@ -123,29 +149,30 @@ class TsfModule(L.LightningModule):
             friend_sees=count + (len(views[0].image) if views else 0),
             perturbed=0 if streams is None else streams.perturbed * len(views[-1].image),
         )
-        losses = {"supervised": self._supervised(student.logits[:count], maps["mask"])}
+        losses = {"supervised": self._supervised(student.logits[:count], maps["mask"], counts)}
         total = losses["supervised"]
         if friend is not None:
-            losses["friend"] = self._supervised(friend.logits[:count], maps["mask"])
+            losses["friend"] = self._supervised(friend.logits[:count], maps["mask"], counts)
             total = total + losses["friend"]
         if streams is not None:
             friend_logits = None if friend is None else friend.logits[count:]
             losses["unsupervised"] = self._consistency(
-                student.logits[count:], friend_logits, streams
+                student.logits[count:], friend_logits, streams, counts
             )
             total = total + weight * losses["unsupervised"]
         if self.networks.projection is not None and self._learns_unlabelled:
             losses["contrast"] = self._contrast(student.features, maps["mask"], streams)
             total = total + self.config.ssl.contrast_weight * losses["contrast"]
         if self.config.emd.enabled and bool((maps["withheld"] != IGNORE_INDEX).any()):
-            losses["error_mask"] = self._error_mask(image, maps["withheld"])
+            loss = self._error_mask(image, maps["withheld"])
+            losses["error_mask"] = loss * counts.error_scale
             total = total + self.config.emd.weight * losses["error_mask"]
         losses["loss"] = total
         return losses
 
-    def _supervised(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _supervised(self, logits: Tensor, labels: Tensor, counts: Counts) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
-        return supervised_loss(logits, labels, weights)
+        return supervised_loss(logits, labels, weights, count=counts.labelled)
 
     def _unsupervised_weight(self) -> float:
         ssl, anew = self.config.ssl, self.plan.round_index == 0
@@ -154,7 +181,7 @@ class TsfModule(L.LightningModule):
         if not self._learns_unlabelled or self._refine_state is None:
             return 0.0
         return unsupervised_weight(
-            self.global_step,
+            self.step,
             total=self.plan.steps,
             warm_share=ssl.warm_share if anew else 0.0,
             ramp_share=ssl.ramp_share,
@@ -178,25 +205,27 @@ class TsfModule(L.LightningModule):
         )
         return streams_of(view, self._strong, consistency=self.config.ssl.consistency)
 
-    def _consistency(self, student: Tensor, friend: Tensor | None, streams: Streams) -> Tensor:
+    def _consistency(
+        self, student: Tensor, friend: Tensor | None, streams: Streams, counts: Counts
+    ) -> Tensor:
         """CE_w against the refined label, and between the peers (method: TSF)."""
         logits = torch.split(student, [len(view.image) for view in streams.views])
-        parts = zip(streams.shares, logits, streams.views, strict=True)
+        parts = zip(streams.shares, logits, streams.views, counts.views, strict=True)
         losses = [
-            share * weighted_pseudo_loss(one, view.target, view.weight, view.counted)
-            for share, one, view in parts
+            share * weighted_pseudo_loss(one, view.target, view.weight, view.counted, count=count)
+            for share, one, view, count in parts
         ]
         loss = torch.stack(losses).sum()
         if friend is None:
             return loss
-        view, peer = streams.first, self.config.ssl.peer_weight
-        loss = loss + weighted_pseudo_loss(friend, view.target, view.weight, view.counted)
-        loss = loss + peer * weighted_pseudo_loss(
-            logits[0], view.friend_target, view.friend_weight, view.counted
-        )
-        return loss + peer * weighted_pseudo_loss(
-            friend, view.student_target, view.student_weight, view.counted
-        )
+        view, peer, count = streams.first, self.config.ssl.peer_weight, counts.views[0]
+
+        def learn(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+            return weighted_pseudo_loss(logits, target, weight, view.counted, count=count)
+
+        loss = loss + learn(friend, view.target, view.weight)
+        loss = loss + peer * learn(logits[0], view.friend_target, view.friend_weight)
+        return loss + peer * learn(friend, view.student_target, view.student_weight)
 
     def _contrast(self, features: Tensor, labels: Tensor, streams: Streams | None) -> Tensor:
         """Pixel contrast on human labels, and on what is believed of the first strong view."""
@@ -229,26 +258,43 @@ class TsfModule(L.LightningModule):
 
     # --- around the steps ---------------------------------------------------------------------
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """A part begins where its first step does; -1, Lightning's word, ends the epoch there.
+
+        Nothing is lost by it: a checkpoint was written when the part before ended.
+        """
+        if self.step % self.plan.part_steps:
+            return None
+        if self._told():
+            return -1
+        self.begin_part()
+        return -1 if self._told() else None
+
+    def begin_part(self) -> None:
         """Refresh statistics and thresholds from a frozen pass where a refresh is due."""
-        self._sums = {}
+        self.part.reset()
         if not self._learns_unlabelled:
             return
-        first = self._refine_state is None
-        if first or self.current_epoch % self._refresh_every == 0:
+        part = self.step // self.plan.part_steps
+        if self._refine_state is None or part % self._refresh_every == 0:
             with torch.no_grad(), self.networks.frozen():
                 labelling = labelling_networks(self.networks, self.config.ssl)
                 self._refine_state = self._refresh(labelling)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """theta_T follows theta_S."""
-        self.networks.update_teacher(step=self.global_step, ema_max=self.config.ssl.ema_max)
+    def end_step(self) -> bool:
+        """theta_T follows theta_S after an optimiser step; gives whether a part ended with it."""
+        self.step += 1
+        average(self._norms, self._ranks)
+        self.networks.update_teacher(step=self.step, ema_max=self.config.ssl.ema_max)
+        closes = self.step % self.plan.part_steps == 0
+        if closes:
+            self._end_part()
+        return closes
 
-    def on_train_epoch_end(self) -> None:
+    def _end_part(self) -> None:
         """Losses of the part, validation, guard."""
-        count = max(1, self.plan.part_steps)
-        row = {name: float(value) / count for name, value in self._sums.items()}
-        row["step"] = float(self.global_step)
+        row = self.part.means(self.plan.part_steps)
+        row["step"] = float(self.step)
         with torch.no_grad(), self.networks.frozen() as frozen:
             score = self._validate(frozen)
         if score is not None:
@@ -259,68 +305,57 @@ class TsfModule(L.LightningModule):
                 self.best_teacher = {
                     key: value.detach().cpu().clone() for key, value in teacher.items()
                 }
+        self.guard.take(self._ranks.gather(self.guard.counts()))
         row |= self.guard.close_part(
-            step=self.global_step,
+            step=self.step,
             unsupervised=row.get("unsupervised") if self._unsupervised_weight() > 0 else None,
         )
         self.history.append(row)
-
-    def _remember(self, losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            detached = value.detach()
-            self._sums[name] = self._sums[name] + detached if name in self._sums else detached
+        self.timings.append(
+            {"seconds": round(self.part.seconds, 3), "processes": self._ranks.world}
+        )
+        self.part.reset()
 
     # --- optimiser and checkpoint -------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        """SGD or AdamW with a slower encoder and polynomial decay."""
-        train = self.config.train
-        optimizer: torch.optim.Optimizer
-        groups = self._parameter_groups()
-        if train.optimizer == "sgd":
-            optimizer = torch.optim.SGD(
-                groups, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
-            )
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
-        steps, power = self.plan.steps, train.poly_power
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: max(1.0 - step / steps, 1.0 / steps) ** power
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        train = self.config.train
-        slow: list[torch.nn.Parameter] = []
-        fast: list[torch.nn.Parameter] = []
-        for name, parameter in self.networks.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            (slow if ".encoder." in f".{name}" else fast).append(parameter)
-        return [
-            {"params": fast, "lr": train.lr},
-            {"params": slow, "lr": train.lr * train.encoder_lr_scale},
-        ]
+        """As the settings say, over all steps of the round."""
+        return make_optimiser(self.networks, self.config.train, steps=self.plan.steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What a resumed round needs beyond weights and optimiser."""
-        checkpoint["geohsal"] = {
+        """What a resumed round needs beyond weights and optimiser; all processes save together."""
+        del checkpoint["loops"]  # Lightning's own place in an epoch: `step` is ours
+        checkpoint[SECTION] = {
+            "request": self.request,
+            "step": self.step,
+            "world": self._ranks.world,
             "refine_state": None if self._refine_state is None else self._refine_state.to_state(),
             "best_score": self.best_score,
             "best_teacher": self.best_teacher,
             "history": self.history,
-            "guard": self.guard.to_state(),
+            "timings": self.timings,
+            "warnings": self.guard.warnings,
+            "part": self._ranks.gather(
+                {"sums": self.part.to_state(), "guard": self.guard.counts()}
+            ),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Undo `on_save_checkpoint`."""
-        saved = checkpoint["geohsal"]
+        saved = checkpoint[SECTION]
+        self.step = saved["step"]
         if saved["refine_state"] is not None:
             self._refine_state = RefineState.from_state(saved["refine_state"])
         self.best_score = saved["best_score"]
         self.best_teacher = saved["best_teacher"]
         self.history = saved["history"]
-        self.guard.load_state(saved["guard"])
+        self.timings = saved["timings"]
+        self.guard.warnings = list(saved["warnings"])
+        held: list[dict[str, Any]] = saved["part"]
+        scale = self._ranks.world / len(held)
+        if len(held) == self._ranks.world:
+            held = [held[self._ranks.rank]]
+        elif self._ranks.rank > 0:
+            held = []
+        self.part.load([one["sums"] for one in held], scale=scale)
+        self.guard.take([one["guard"] for one in held])

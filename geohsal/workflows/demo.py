@@ -9,6 +9,7 @@ from pathlib import Path
 from geohsal.config import Config, load_config
 from geohsal.io.atomic import read_json
 from geohsal.io.run import Round, Run
+from geohsal.training.ranks import ALONE
 from geohsal.workflows.answer import answer
 from geohsal.workflows.evaluate import evaluate
 from geohsal.workflows.ingest import ingest
@@ -138,7 +139,7 @@ def _learn(example: _Demo, round_: Round) -> Accuracy:
     run_dir, index = example.run.path, round_.index
     if round_.step == "tiled":
         example.report(f"round {index}: training")
-        train(run_dir, device=example.device, progress=example.progress)
+        train(run_dir, device=example.device, progress=example.progress, ranks=ALONE)
     if not round_.evaluation.exists():
         evaluate(run_dir, device=example.device, progress=example.progress)
     measured = read_json(round_.evaluation)

@@ -17,6 +17,7 @@ from geohsal.io.run import Round, Run
 from geohsal.io.run_tables import read_summary, write_config
 from geohsal.query.acquisition import acquisition
 from geohsal.training.metrics import Accuracy
+from geohsal.training.ranks import ALONE
 from geohsal.workflows.answer import answer
 from geohsal.workflows.diagnose import diagnose, diagnosis_row
 from geohsal.workflows.evaluate import Evaluation, evaluate
@@ -105,7 +106,7 @@ def _start(study: Study, task: Task, progress: Progress) -> None:
         progress=progress,
     )
     if Run(path=run_dir).round(0).step == "tiled":
-        train(run_dir, device=study.device, progress=progress)
+        train(run_dir, device=study.device, progress=progress, ranks=ALONE)
     _measure(study, task, Run(path=run_dir).round(0), progress)
 
 
@@ -114,7 +115,7 @@ def _full(study: Study, task: Task, progress: Progress) -> None:
     run_dir = study.folder.run(task)
     manifest = full_manifest(study.manifest, study.folder.seed(task.seed), seed=task.seed)
     tile(manifest, run_dir, config=study.settings(task), progress=progress)
-    train(run_dir, device=study.device, progress=progress)
+    train(run_dir, device=study.device, progress=progress, ranks=ALONE)
     round_ = Run(path=run_dir).round(0)
     row = _row(
         study,
@@ -139,7 +140,7 @@ def _cell(study: Study, task: Task, progress: Progress) -> None:
     for index in range(last + 1):
         round_ = run.round(index)
         if round_.step == "tiled" and not _kept(round_, task.method).exists():
-            train(run.path, device=study.device, progress=progress)
+            train(run.path, device=study.device, progress=progress, ranks=ALONE)
         _measure(study, task, round_, progress)
         if index < last:
             _ask(study, task, round_, progress)

@@ -2,44 +2,41 @@
 
 import hashlib
 import json
-import logging
+import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from geohsal import __version__
 from geohsal.config import Config, config_from_dict, config_to_dict
+from geohsal.config.launch import Launch, find_launch
 from geohsal.data.dataset import seed_of
-from geohsal.data.index import LabelledRegion, find_regions, withheld_keys
-from geohsal.data.sources import SceneCrops
-from geohsal.errors import LabelError, RunError
-from geohsal.geo.states import IGNORE_INDEX
+from geohsal.errors import PreemptedError, RequestError, RunError
 from geohsal.io.atomic import read_record, write_json
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.run import Round
 from geohsal.io.run_tables import write_config
 from geohsal.models.tsf import TeacherStudentFriend
 from geohsal.refine.plar import require_kernel
-from geohsal.refine.sampling import interior_mask
-from geohsal.training.fit import RoundData, fit_round, is_resumable, plan_round
+from geohsal.training.checkpoint import saved_position
+from geohsal.training.crops import RoundData, check_shares
+from geohsal.training.fit import FitResult, RoundFit, plan_round
+from geohsal.training.meeting import Stop
 from geohsal.training.model_io import load_model, save_model
-from geohsal.workflows.answered import answered_rounds
+from geohsal.training.module import RoundPlan
+from geohsal.training.ranks import Ranks, joined
+from geohsal.training.seats import check_seats, seat_of
 from geohsal.workflows.context import RunContext, open_context, pick_device
+from geohsal.workflows.labelled import round_data
 from geohsal.workflows.passport import data_hashes, write_item
 from geohsal.workflows.progress import Progress, Silent
-from geohsal.workflows.replayed import track_record
 from geohsal.workflows.standing import refuse_half_undone
 from geohsal.workflows.train_metrics import metrics_of
 from geohsal.workflows.validation import validator
-
-logger = logging.getLogger(__name__)
-
-EROSION_PX = 1
-"""Labelled pixels this near to a border are not evidence for class statistics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +64,13 @@ def train(
     device: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
+    stop: Stop | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainSummary:
     """Train the open round of a run; goes on where an interrupted training stopped.
+
+    Processes that srun or torchrun started together train one model, each on a device of its own;
+    only the first one writes and tells progress.
 
     Args:
         run_dir: a tiled run.
@@ -76,69 +78,208 @@ def train(
         device: auto, cpu, cuda or cuda:N.
         overwrite: train the round anew although it is trained or begun; not once it is queried.
         progress: told of every step.
+        stop: whether to stop, asked while processes join, between reading and training, after every
+            step and before each long pass; where it is so on any process, all stop.
+        ranks: processes that have already joined; default: as the environment says.
 
     Raises:
         RunError: the round is trained with other settings, or already queried; or an undo before
             it was interrupted.
+        RequestError: there are more processes than crops in a step, no device for one of them, or
+            they do not train on the same kind of device.
         LabelError: no train pixel is labelled.
         KernelError: the kernel that the settings ask for cannot run here.
+        PreemptedError: told to stop; a checkpoint holds all steps so far.
+        LostError: another process was lost without a word.
+        QuietError: this process ends because of another one, which has said why.
     """
-    began = time.monotonic()
+    stop = stop or _never
+    with _members(ranks, device, stop) as members:
+        began = time.monotonic()
+        ready = members.together(
+            lambda: _prepare(
+                run_dir, config=config, device=device, overwrite=overwrite, ranks=members, stop=stop
+            )
+        )
+        _refuse_other_views(ready, run_dir, members)
+        if isinstance(ready, TrainSummary):
+            return ready
+        seats = members.gather(seat_of(ready.device))
+        members.together(lambda: check_seats(seats))
+        members.together(lambda: _begin(ready, overwrite=overwrite, ranks=members))
+        reporter = (progress if members.speaks else None) or Silent()
+        result = _fit(ready, ranks=members, reporter=reporter, stop=stop)
+        seconds = time.monotonic() - began
+        return members.together(lambda: _finish(ready, result, ranks=members, seconds=seconds))
+
+
+def _members(ranks: Ranks | None, device: str, stop: Stop) -> AbstractContextManager[Ranks]:
+    """The processes that have joined, or those that the environment tells of."""
+    if ranks is not None:
+        return nullcontext(ranks)
+    return joined(
+        find_launch(os.environ), cuda=lambda: pick_device(device).type == "cuda", stop=stop
+    )
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """A round about to be trained."""
+
+    context: RunContext
+    round: Round
+    data: RoundData
+    plan: RoundPlan
+    device: torch.device
+    request: str
+
+
+def _prepare(
+    run_dir: Path, *, config: Config | None, device: str, overwrite: bool, ranks: Ranks, stop: Stop
+) -> _Ready | TrainSummary:
+    """Check and read everything; nothing is changed. The summary of a round that is trained.
+
+    Raises:
+        PreemptedError: this process was told to stop before the reading, or by its end.
+    """
     context = open_context(run_dir, config=config)
     refuse_half_undone(context.run)
-    torch_device = pick_device(device)
+    torch_device = own_device(device, ranks.launch)
     require_kernel(context.config.plar, torch_device)
     round_ = context.run.current
     if round_.step != "tiled":
         done = _finished(context, round_, overwrite=overwrite)
         if done is not None:
             return done
-    if overwrite:
-        round_.model_json.unlink(missing_ok=True)
-        round_.checkpoint.unlink(missing_ok=True)
+    check_shares(context.config, round_index=round_.index, ranks=ranks)
     request = request_hash(context, round_)
-    is_resumable(round_.checkpoint, request)  # refuses before anything is changed
+    if not overwrite:
+        saved_position(round_.checkpoint, request)  # refuses before anything is changed
+    _refuse_told(run_dir, stop)
     data = round_data(context, round_.index, device=torch_device)
-    round_.dir.mkdir(parents=True, exist_ok=True)
-    write_config(context.run.config, context.config, version=__version__)
-    plan = plan_round(context.config.train, round_index=round_.index)
-    reporter = progress or Silent()
-    reporter.start(f"train round {round_.index}", plan.steps)
-    result = fit_round(
-        initial_networks(context, round_),
-        data,
-        config=context.config,
-        plan=plan,
+    _refuse_told(run_dir, stop)
+    return _Ready(
+        context=context,
+        round=round_,
+        data=data,
+        plan=plan_round(context.config.train, round_index=round_.index),
         device=torch_device,
-        checkpoint=round_.checkpoint,
-        log=round_.log,
         request=request,
-        validate=validator(context, torch_device),
+    )
+
+
+def _refuse_told(run_dir: Path, stop: Stop) -> None:
+    if stop():
+        raise PreemptedError(
+            f"{run_dir}: told to stop before the first step; nothing is changed, and the same "
+            "command goes on"
+        )
+
+
+def _refuse_other_views(ready: _Ready | TrainSummary, run_dir: Path, ranks: Ranks) -> None:
+    """All processes must have found the same.
+
+    Raises:
+        RunError: they have not.
+    """
+    found = ranks.gather(ready.round if isinstance(ready, TrainSummary) else ready.request)
+
+    def check() -> None:
+        if len(set(found)) > 1:
+            raise RunError(
+                f"{run_dir}: the processes do not see the same run; it must lie on a file system "
+                "that all nodes share"
+            )
+
+    ranks.together(check)  # said once
+
+
+def _begin(ready: _Ready, *, overwrite: bool, ranks: Ranks) -> None:
+    """Open the round's folder; what is to be made anew goes."""
+    if not ranks.speaks:
+        return
+    if overwrite:
+        ready.round.model_json.unlink(missing_ok=True)
+        ready.round.checkpoint.unlink(missing_ok=True)
+    ready.round.dir.mkdir(parents=True, exist_ok=True)
+    write_config(ready.context.run.config, ready.context.config, version=__version__)
+
+
+def _fit(ready: _Ready, *, ranks: Ranks, reporter: Progress, stop: Stop) -> FitResult:
+    reporter.start(f"train round {ready.round.index}", ready.plan.steps)
+    fit = RoundFit(
+        data=ready.data,
+        config=ready.context.config,
+        plan=ready.plan,
+        device=ready.device,
+        ranks=ranks,
+    )
+    result = fit(
+        initial_networks(ready.context, ready.round),
+        checkpoint=ready.round.checkpoint,
+        log=ready.round.log,
+        request=ready.request,
+        validate=validator(ready.context, ready.device, ranks),
+        stop=stop,
         advance=reporter.advance,
     )
     reporter.done()
-    seconds = time.monotonic() - began
+    return result
+
+
+def _finish(ready: _Ready, result: FitResult, *, ranks: Ranks, seconds: float) -> TrainSummary:
+    """Write the model and what is known of it; the checkpoint is not needed any more."""
+    round_, context, data = ready.round, ready.context, ready.data
     metrics = metrics_of(context, data, result, seconds=seconds)
-    write_json(round_.metrics, metrics)
-    save_model(
-        round_.model_dir,
-        result.networks,
-        refine_state=result.refine_state,
-        config=context.config,
-        bands=context.manifest.bands,
-        scale=data.scale,
-        classes=context.manifest.classes,
-        extra={
-            "round": round_.index,
-            "request": request,
-            "taught": result.priors.taught.tolist(),
-            "parameters": sum(value.numel() for value in result.networks.parameters()),
-            "data": data_hashes(context),
-        },
-    )
-    write_item(context, round_)
-    round_.checkpoint.unlink(missing_ok=True)
+    if ranks.speaks:
+        write_json(round_.metrics, metrics)
+        save_model(
+            round_.model_dir,
+            result.networks,
+            refine_state=result.refine_state,
+            config=context.config,
+            bands=context.manifest.bands,
+            scale=data.scale,
+            classes=context.manifest.classes,
+            extra={
+                "round": round_.index,
+                "request": ready.request,
+                "taught": result.priors.taught.tolist(),
+                "parameters": sum(value.numel() for value in result.networks.parameters()),
+                "data": data_hashes(context),
+            },
+        )
+        write_item(context, round_)
+        round_.checkpoint.unlink(missing_ok=True)
     return _summary(round_, metrics, changed=True)
+
+
+def own_device(name: str, launch: Launch) -> torch.device:
+    """The device of this process; with several on a node, each has a GPU of its own.
+
+    Raises:
+        RequestError: there is no such device, or fewer GPUs than processes on the node.
+    """
+    device = pick_device(name)
+    if launch.world == 1 or device.type == "cpu":
+        return device
+    if device.index is not None:
+        raise RequestError(
+            f"--device {name}: {launch.world} processes cannot train on one GPU; use --device cuda"
+        )
+    seen = torch.cuda.device_count()
+    if seen == 1:  # the launcher shows each process its own
+        return torch.device("cuda", 0)
+    if seen < launch.local_world:
+        raise RequestError(
+            f"{launch.local_world} processes on a node that shows {seen} GPUs; start one process "
+            "per GPU"
+        )
+    return torch.device("cuda", launch.local_rank)
 
 
 def _finished(context: RunContext, round_: Round, *, overwrite: bool) -> TrainSummary | None:
@@ -199,68 +340,6 @@ def request_hash(context: RunContext, round_: Round) -> str:
     for scene_id in context.record.scenes:
         digest.update(file_sha256(context.run.labels(scene_id)).encode())
     return digest.hexdigest()
-
-
-def round_data(context: RunContext, round_index: int, *, device: torch.device) -> RoundData:
-    """Labelled regions, the withheld fold and the pool of a round.
-
-    Raises:
-        LabelError: no train pixel is labelled.
-    """
-    regions: list[LabelledRegion] = []
-    for scene_id in context.scenes_with("train"):
-        with context.open(scene_id) as scene:
-            regions += _scene_regions(scene, seed=context.config.seed)
-    if not regions:
-        raise LabelError(
-            f"{context.run.path}: no train pixel is labelled; give `labels:` to a train scene in "
-            "the manifest and run geohsal tile again"
-        )
-    withheld = withheld_keys(
-        regions,
-        share=context.config.train.heldout_share,
-        round_index=round_index,
-        seed=context.config.seed,
-    )
-    answered = answered_rounds(context, round_index)
-    return RoundData(
-        opener=context.opener,
-        scale=context.scale,
-        regions=regions,
-        withheld=withheld,
-        areas=context.train_areas(),
-        class_names=context.manifest.class_names,
-        answered=answered,
-        track_record=track_record(
-            context, regions, before=round_index, answered=answered, device=device
-        ),
-    )
-
-
-def _scene_regions(scene: SceneCrops, *, seed: int) -> list[LabelledRegion]:
-    """Labelled regions of a scene with sampled pixels away from label borders."""
-    extent = scene.scene.extent
-    labels, numbers = scene.labels(extent)
-    usable = (labels != IGNORE_INDEX) & scene.trainable(extent)
-    labels = np.where(usable, labels, np.uint8(IGNORE_INDEX))
-    counts_everything = find_regions(scene.scene.scene_id, [(0, labels, numbers)], seed=seed)
-    inner = interior_mask(labels, numbers, distance_px=EROSION_PX)
-    eroded = np.where(inner, labels, np.uint8(IGNORE_INDEX))
-    sampled = {
-        region.number: region
-        for region in find_regions(scene.scene.scene_id, [(0, eroded, numbers)], seed=seed)
-    }
-    return [
-        LabelledRegion(
-            key=region.key,
-            scene_id=region.scene_id,
-            number=region.number,
-            counts=region.counts,
-            pixels=sampled[region.number].pixels,
-            classes=sampled[region.number].classes,
-        )
-        for region in counts_everything
-    ]
 
 
 def initial_networks(context: RunContext, round_: Round) -> TeacherStudentFriend:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geohsal.config import FORMAT_VERSION
-from geohsal.training.fit import FitResult, RoundData
+from geohsal.training.crops import RoundData
+from geohsal.training.fit import FitResult
 from geohsal.workflows.context import RunContext
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from rank_factory import each_rank
 from rasterio.windows import Window
 
 from geohsal.config import config_from_dict
@@ -12,6 +13,7 @@ from geohsal.geo.patches import slices
 from geohsal.models.tsf import build_inference_networks
 from geohsal.training.collect import collect_pool
 from geohsal.training.inference import Predictor, WindowGrid
+from geohsal.training.ranks import ALONE, Ranks
 
 SIDE, CLASSES = 256, 3
 
@@ -84,3 +86,27 @@ def test_no_pixel_to_look_at_is_no_pixel(predictor: Predictor) -> None:
     found = look(predictor, Scene(np.zeros((SIDE, SIDE), dtype=np.bool_)))
     assert found.shape == (0, CLASSES)
     assert found.dtype == np.float32
+
+
+def test_processes_share_the_windows_out_and_all_see_all(predictor: Predictor) -> None:
+    train = np.ones((SIDE, SIDE), dtype=np.bool_)
+    train[:, :200] = False  # some windows show nothing
+    area = TrainArea(scene_id="north", row=0, col=0, height=SIDE, width=SIDE, weight=1.0)
+
+    def work(ranks: Ranks) -> tuple[NDArray[np.float32], int]:
+        scene = Scene(train)
+        found = collect_pool(
+            predictor,
+            lambda _: scene,  # type: ignore[arg-type,return-value]
+            [area],
+            windows=5,
+            seed=1,
+            ranks=ranks,
+        )
+        return found, len(scene.looked)
+
+    whole, looked = work(ALONE)
+    split = each_rank(7, work)
+    for found, _ in split:
+        np.testing.assert_array_equal(found, whole)
+    assert sum(count for _, count in split) == looked == 5

@@ -48,9 +48,22 @@ def test_each_symptom_is_named_in_log_and_metrics(
         guard.close_part(step=7, unsupervised=loss)
     assert len(guard.warnings) == 1
     assert guard.warnings[0].startswith(f"step 7: {message}")
-    again = CollapseGuard(SslConfig(), NAMES)
-    again.load_state(guard.to_state())
-    assert again.warnings == guard.warnings
+
+
+def test_counts_of_several_processes_judge_like_one_that_saw_everything() -> None:
+    parts = [CollapseGuard(SslConfig(), NAMES) for _ in range(3)]
+    see(parts[0], target=[0, 1], differ=5)
+    see(parts[2], target=[2, 2, 2], differ=1)
+    whole = CollapseGuard(SslConfig(), NAMES)
+    see(whole, target=[0, 1], differ=5)
+    see(whole, target=[2, 2, 2], differ=1)
+    merged = CollapseGuard(SslConfig(), NAMES)
+    merged.take([part.counts() for part in parts])
+    assert merged.close_part(step=3, unsupervised=None) == whole.close_part(
+        step=3, unsupervised=None
+    )
+    assert merged.warnings == whole.warnings
+    assert merged.warnings
 
 
 def test_a_part_without_unlabelled_pixels_says_nothing() -> None:

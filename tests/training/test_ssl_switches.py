@@ -14,11 +14,12 @@ from geohsal.errors import ConfigError
 from geohsal.geo.states import PixelState
 from geohsal.models.tsf import InferenceNetworks, TeacherStudentFriend
 from geohsal.refine.statistics import LabelledPixels
-from geohsal.training.fit import RoundData
+from geohsal.training.crops import RoundData
 from geohsal.training.judgement import RefineState, fit_refine_state
 from geohsal.training.losses import weighted_pseudo_loss
 from geohsal.training.module import RoundPlan, TsfModule
 from geohsal.training.pseudo_labels import judged_view, labelling_networks, streams_of
+from geohsal.training.shares import Counts
 
 BANDS, CLASSES, SIDE, BATCH = 3, 3, 32, 2
 OFF = {"emd": {"enabled": False}, "plar": {"rule": "none"}}
@@ -108,9 +109,10 @@ def module_of(config: Config, networks: TeacherStudentFriend, *, round_index: in
         class_pixels=torch.tensor([256, 256, 128]),
         refresh=refresh_with(config),
         validate=lambda _: None,
+        told=lambda: False,
     )
     module.train()
-    module.on_train_epoch_start()
+    module.begin_part()
     return module
 
 
@@ -160,7 +162,7 @@ def test_every_combination_trains(ssl: dict[str, Any], sections: dict[str, Any])
     expected |= {"unsupervised"} if config.ssl.enabled else set()
     expected |= {"error_mask"} if config.emd.enabled else set()
     expected |= {"contrast"} if config.ssl.contrast_weight else set()
-    assert set(module._sums) == expected
+    assert set(module.part.losses) == expected
     learned = {
         name.split(".")[0]
         for name, parameter in networks.named_parameters()
@@ -256,8 +258,8 @@ def test_before_the_first_round_nothing_but_labels_is_learned_from() -> None:
     for round_index, expected in ((1, {"supervised", "loss"}), (2, {"unsupervised", "contrast"})):
         module = module_of(config, networks_of(config), round_index=round_index)
         module.training_step(batch(), 0)
-        assert expected <= set(module._sums)
-        assert ("unsupervised" in module._sums) == (round_index == 2)
+        assert expected <= set(module.part.losses)
+        assert ("unsupervised" in module.part.losses) == (round_index == 2)
     assert not settings({"enabled": False}).ssl.active(5)
 
 
@@ -273,11 +275,14 @@ def test_unimatch_shows_two_strong_views_and_the_weak_one() -> None:
     assert not torch.equal(streams.views[0].image, streams.views[1].image)
     module = module_of(config, networks)
     logits = torch.randn(3 * BATCH, CLASSES, SIDE, SIDE)
+    counts = Counts(labelled=None, views=(None,) * 3, error_scale=1.0)
     by_hand = sum(
         share * weighted_pseudo_loss(part, one.target, one.weight, one.counted)
         for share, part, one in zip(streams.shares, logits.chunk(3), streams.views, strict=True)
     )
-    assert torch.isclose(module._consistency(logits, None, streams), torch.as_tensor(by_hand))
+    assert torch.isclose(
+        module._consistency(logits, None, streams, counts), torch.as_tensor(by_hand)
+    )
 
 
 def test_only_the_last_images_are_perturbed_and_the_friend_sees_the_first() -> None:
