@@ -40,13 +40,15 @@ def show(
 
 
 @command.command("schema")
+@click.option("--cluster", is_flag=True, help="Of a cluster file (geohsal submit) instead.")
 @options.reporting
-def schema(*, report: Report) -> None:
+def schema(*, cluster: bool, report: Report) -> None:
     """Print the JSON Schema of the settings.
 
     Types, defaults, bounds and meaning of every key.
     """
     from geohsal.config import config_schema
+    from geohsal.config.cluster import cluster_schema
 
-    values = config_schema()
+    values = cluster_schema() if cluster else config_schema()
     report.result(values, json.dumps(values, indent=2).splitlines())

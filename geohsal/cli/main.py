@@ -19,18 +19,24 @@ COMMANDS = {
     "tile": "Check a manifest and its rasters, write the tile index of a run.",
     "train": "Train the open round; resumes if interrupted.",
     "query": "Predict, refine, and choose the regions worth asking about.",
+    "select": "Choose regions once every share of a query is judged.",
     "answer": "Let an oracle fill a review file from the manifest's truth.",
     "ingest": "Take a reviewed file into labels and ledger, open the next round.",
     "predict": "Write maps of classes, probabilities, error and states.",
     "export": "Write refined pseudo-labels of whole scenes as polygons.",
     "evaluate": "Measure accuracy on the test split.",
     "simulate": "Replay rounds with truth as the oracle: methods, strategies, seeds.",
+    "submit": "Submit stages of a run to Slurm as a chain of jobs.",
     "status": "Say where a run stands and what comes next.",
+    "report": "Write a page about a run that can be mailed.",
     "doctor": "Say what this machine has, and what to do where it lacks something.",
     "demo": "Run a synthetic example from start to finish.",
     "manifest": "Write the manifest of a benchmark dataset, or first labels for a manifest.",
     "config": "Show the settings or their schema.",
 }
+MODULES = {"report": "html_report"}
+"""Modules of `geohsal.cli` that have another name than their command."""
+
 INTERRUPTED = 130
 
 
@@ -43,7 +49,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"geohsal.cli.{cmd_name}").command
+        command: click.Command = import_module(
+            f"geohsal.cli.{MODULES.get(cmd_name, cmd_name)}"
+        ).command
         return command
 
     def resolve_command(
@@ -106,7 +114,8 @@ def _explain(error: GeohsalError | click.ClickException, *, as_json: bool) -> in
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="A first run: geohsal demo. Exit codes: 0 done, 2 the request is wrong, "
-    "3 the data is wrong, 4 partial, 130 interrupted.",
+    "3 the data is wrong, 4 partial, 75 parts missing or a process lost, 85 preempted, "
+    "130 interrupted.",
 )
 @click.version_option(__version__, prog_name="geohsal", message="%(prog)s %(version)s")
 @click.pass_context

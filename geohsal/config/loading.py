@@ -93,14 +93,14 @@ def explain(error: ValidationError, keys: Sequence[str] = ()) -> str:
 
     lines = []
     for item in error.errors()[:3]:
-        place = ".".join(str(part) for part in item["loc"])
+        place = ".".join(_plain(part) for part in item["loc"])
         if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             leaf = str(item["loc"][-1])
             near = get_close_matches(leaf, [key.rsplit(".", 1)[-1] for key in keys], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             lines.append(f"unknown key {place!r}{hint}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = " ".join(item["msg"].removeprefix("Value error, ").split())
             found = item.get("input")
             if item["type"] in ("dataclass_type", "dict_type"):
                 message = "must be a mapping of keys"
@@ -111,6 +111,12 @@ def explain(error: ValidationError, keys: Sequence[str] = ()) -> str:
             lines.append(f"{place + ': ' if place else ''}{message}{shown}")
     more = error.error_count() - len(lines)
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def _plain(part: object) -> str:
+    """A key as people may see it: control characters and line ends are written out."""
+    text = str(part)
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _shown(value: object) -> str:

@@ -49,7 +49,8 @@ class ModelConfig:
     weights: str | None = Field(
         default=None,
         description="initial encoder weights: null (random), a name that smp, timm or torchgeo "
-        "knows (needs a network), or the path of a local .safetensors file",
+        "knows (looked for in the folder that GEOHSAL_WEIGHTS names, then in a network), or the "
+        "path of a local .safetensors file",
     )
     window_px: Annotated[int, Field(ge=32, multiple_of=32)] = Field(
         default=256, description="side of the inference window; belongs to the model"

@@ -8,12 +8,45 @@ MAX_VALUES = 5_000_000
 """Values that a text may hold once its aliases are written out: many thousand scenes."""
 
 
-def yaml_values(text: str, *, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+MAX_MERGED = 500_000
+"""Pairs that merge keys may write out while a text is read: ten for each of 50,000 scenes."""
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class BoundedLoader(yaml.SafeLoader):
+    """Safe YAML whose merge keys (`<<`) write out no more than `MAX_MERGED` pairs."""
+
+    merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Write out the merge keys of a mapping.
+
+        Raises:
+            yaml.YAMLError: that would be too many pairs, with those of all mappings before it.
+        """
+        sources = _merge_sources(node)
+        for source in sources:
+            self.flatten_mapping(source)
+        self.merged += sum(len(source.value) for source in sources)
+        if self.merged > MAX_MERGED:
+            raise yaml.YAMLError(f"its merge keys stand for more than {MAX_MERGED:,} pairs")
+        super().flatten_mapping(node)
+
+
+def _merge_sources(node: yaml.MappingNode) -> list[yaml.MappingNode]:
+    """Mappings that a mapping names under its merge keys, each as often as it is named."""
+    named = [value for key, value in node.value if key.tag == _MERGE]
+    lists = [value.value if isinstance(value, yaml.SequenceNode) else [value] for value in named]
+    return [source for one in lists for source in one if isinstance(source, yaml.MappingNode)]
+
+
+def yaml_values(text: str, *, loader: type[BoundedLoader] = BoundedLoader) -> Any:
     """What a YAML text says.
 
     Raises:
         yaml.YAMLError: it is no YAML, is nested too deeply, refers to itself, or its aliases
-            stand for more than `MAX_VALUES` values.
+            stand for more than `MAX_VALUES` values, its merge keys for more than `MAX_MERGED`.
     """
     try:
         values = yaml.load(text, Loader=loader)

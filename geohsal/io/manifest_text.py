@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from geohsal.config import explain
-from geohsal.config.yaml_text import yaml_values
+from geohsal.config.yaml_text import BoundedLoader, yaml_values
 from geohsal.errors import ManifestError
 
 _STRICT = ConfigDict(extra="forbid")
@@ -178,7 +178,7 @@ def nearest(word: str, known: Sequence[str], *, list_known: bool = True) -> str:
     return f"; known: {', '.join(known)}" if known and list_known else ""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """Safe YAML that refuses a key given twice and lets lists ([r, g, b]) be keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

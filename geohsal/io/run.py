@@ -1,5 +1,6 @@
 """The run folder: names of its files, and the step at which a run stands."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -153,6 +154,16 @@ class Run:
         """Append-only record of what was spent."""
         return self.path / "ledger.jsonl"
 
+    @property
+    def slurm(self) -> Path:
+        """Folder of the texts of cluster jobs; their logs are in `logs` below it."""
+        return self.path / "slurm"
+
+    @property
+    def jobs(self) -> Path:
+        """jobs.json: the chain of cluster jobs that was submitted last."""
+        return self.path / "jobs.json"
+
     def round(self, index: int) -> Round:
         """A round by number."""
         return Round(index=index, run_dir=self.path)
@@ -187,6 +198,7 @@ def open_run(path: Path) -> Run:
     if not run.tiles.is_file():
         found = "no such folder" if not path.exists() else "no tiles.parquet in it"
         raise RunError(
-            f"{path}: not a run ({found}); make one with: geohsal tile MANIFEST -o {path}"
+            f"{path}: not a run ({found}); make one with: geohsal tile MANIFEST -o "
+            f"{shlex.quote(str(path))}"
         )
     return run

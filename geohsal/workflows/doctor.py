@@ -6,9 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pyogrio
 import pyproj
@@ -18,11 +16,21 @@ import torch
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
+from geohsal.io.gdal import allowed_cores
+from geohsal.io.run import Run
 from geohsal.kernels.plar import LEAST_HALF_DIM, Kernel, resolve_kernel, why_unavailable
+from geohsal.workflows.doctor_check import GIB, Check, Level
+from geohsal.workflows.doctor_node import (
+    check_gdal_variables,
+    check_gpus,
+    check_place,
+    check_run,
+    check_scratch,
+    check_slurm,
+    check_weights,
+)
 
-Level = Literal["good", "note", "bad"]
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 14)
-GIB = 2**30
 DISK_NOTE_GIB, DISK_BAD_GIB = 5.0, 0.5
 GDAL_VARIABLES = ("GDAL_DATA", "PROJ_LIB", "PROJ_DATA", "GDAL_DRIVER_PATH")
 QGIS_NAMES = ("qgis", "qgis-ltr", "qgis-bin", "qgis-ltr-bin")
@@ -31,18 +39,8 @@ KNOWN_POINT = ((500_000.0, 5_200_000.0), (9.0, 46.95353))
 """(easting, northing) in EPSG:32632 and (longitude, latitude), good to 0.0001 degrees."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One line: `bad` breaks geohsal, `note` limits it; `advice` says what to do then."""
-
-    name: str
-    level: Level
-    found: str
-    advice: str = ""
-
-
-def doctor(folder: Path) -> list[Check]:
-    """All checks; `folder` is where runs will be written."""
+def doctor(folder: Path, *, run_dir: Path | None = None) -> list[Check]:
+    """All checks; `folder` is where runs will be written, `run_dir` a run to be worked on here."""
     checks: list[Callable[[], Check]] = [
         check_python,
         check_torch,
@@ -52,8 +50,16 @@ def doctor(folder: Path) -> list[Check]:
         check_drivers,
         lambda: check_writing(folder),
         lambda: check_disk(folder),
+        lambda: check_scratch(os.environ),
+        lambda: check_gdal_variables(os.environ),
+        lambda: check_gpus(os.environ),
+        lambda: check_place(os.environ),
+        check_slurm,
         check_qgis,
     ]
+    if run_dir is not None:
+        run = Run(path=run_dir)
+        checks += [lambda: check_run(run), lambda: check_weights(run)]
     return [check() for check in checks]
 
 
@@ -76,8 +82,7 @@ def check_python() -> Check:
 
 
 def check_torch() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = f"torch {torch.__version__}, {cores} CPU cores"
+    found = f"torch {torch.__version__}, {allowed_cores()} CPU cores"
     if torch.cuda.is_available():
         names = ", ".join(
             torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())

@@ -4,11 +4,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
 
 from geohsal.config import Config
+from geohsal.errors import GeohsalError
 from geohsal.geo.budget import counted
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.atomic import read_json, read_record
@@ -21,8 +23,11 @@ from geohsal.io.run import Round, Run, Step, open_run
 from geohsal.io.run_tables import load_scenes, read_config
 from geohsal.query.stopping import StopAdvice
 from geohsal.workflows.review_time import prices_of
+from geohsal.workflows.stages import StageCount, stage_counts
 from geohsal.workflows.standing import half_undone, undo_command, way_out
+from geohsal.workflows.status_jobs import JobsStatus, jobs_lines, jobs_status
 from geohsal.workflows.stop_advice import stop_advice
+from geohsal.workflows.submit_record import read_jobs
 
 STRIPE_ROWS = 1024
 
@@ -46,7 +51,8 @@ class RunStatus:
     """A run as a whole; `labelled_pixels` maps class names to what training reads.
 
     `prices` says what a reviewer's time is counted at, `advice` whether another round is worth it
-    (None before any answers are in).
+    (None before any answers are in). `parts` counts the shares of stages whose work is planned but
+    not merged yet, `jobs` says where the chain stands that was submitted last.
     """
 
     run: Path
@@ -61,15 +67,23 @@ class RunStatus:
     next_command: str
     prices: str = ""
     advice: StopAdvice | None = None
+    parts: tuple[StageCount, ...] = ()
+    jobs: JobsStatus | None = None
 
 
-def status(run_dir: Path) -> RunStatus:
+def status(run_dir: Path, *, work: bool = True) -> RunStatus:
     """Read where a run stands; changes nothing.
+
+    Args:
+        run_dir: the run.
+        work: also tell of parts and jobs, which change while others work; asks the queue.
 
     Raises:
         RunError: `run_dir` is not a run.
         DataError: a file of the run is damaged.
     """
+    if not Run(path=run_dir).tiles.is_file() and Run(path=run_dir).jobs.is_file():
+        return _to_be_tiled(Run(path=run_dir), work=work)
     run = open_run(run_dir)
     manifest = load_manifest(run.manifest)
     entries = active_entries(read_ledger(run.ledger))
@@ -88,7 +102,45 @@ def status(run_dir: Path) -> RunStatus:
         next_command=next_command,
         prices=str(prices_of(entries, _config(run).cost)),
         advice=stop_advice(run),
+        **(_work(run) if work else {}),
     )
+
+
+def _work(run: Run) -> dict[str, Any]:
+    record = read_jobs(run)
+    folders = {stage: Path(path) for stage, path in record.folders.items()} if record else {}
+    return {
+        "parts": tuple(stage_counts(run, folders)),
+        "jobs": jobs_status(record) if record else None,
+    }
+
+
+def _to_be_tiled(run: Run, *, work: bool) -> RunStatus:
+    """A run that only has jobs yet."""
+    record = read_jobs(run)
+    return RunStatus(
+        run=run.path,
+        name=_submitted_name(record.manifest if record else None),
+        scenes=0,
+        rounds=(),
+        labelled_pixels={},
+        spent_pixels=0,
+        spent_ha=None,
+        spent_minutes=0.0,
+        next_step="wait for the jobs; where one failed, see slurm/logs and submit again",
+        next_command=_command("status", run.path),
+        **(_work(run) if work else {}),
+    )
+
+
+def _submitted_name(manifest: str | None) -> str:
+    """Name in the manifest that is to be tiled; its path where it cannot be read any more."""
+    if manifest is None:
+        return ""
+    try:
+        return load_manifest(Path(manifest)).name
+    except GeohsalError:
+        return manifest
 
 
 def _round(round_: Round, entries: list[LedgerEntry]) -> RoundStatus:
@@ -197,6 +249,12 @@ def _command(*words: str | Path) -> str:
 
 def status_lines(summary: RunStatus) -> list[str]:
     """A status as lines for people."""
+    if not summary.rounds:
+        return [
+            f"{summary.run}: {summary.name}, not tiled yet",
+            *_work_lines(summary),
+            *_next_lines(summary),
+        ]
     lines = [f"{summary.run}: {summary.name}, {summary.scenes} scenes"]
     for item in summary.rounds:
         words = f"round {item.index}: {item.step}"
@@ -212,8 +270,19 @@ def status_lines(summary: RunStatus) -> list[str]:
     lines.append(f"review time: {summary.prices}")
     if summary.advice is not None:
         lines.append(f"advice: {summary.advice.message}")
-    lines += [f"next: {summary.next_step}", f"  {summary.next_command}"]
-    return lines
+    return [*lines, *_work_lines(summary), *_next_lines(summary)]
+
+
+def _work_lines(summary: RunStatus) -> list[str]:
+    counts = [
+        f"{count.stage}: {count.done:,} of {counted(count.planned, 'part')} done"
+        for count in summary.parts
+    ]
+    return [*counts, *(jobs_lines(summary.jobs) if summary.jobs else ())]
+
+
+def _next_lines(summary: RunStatus) -> list[str]:
+    return [f"next: {summary.next_step}", f"  {summary.next_command}"]
 
 
 def _spent(item: RoundStatus | RunStatus) -> str:

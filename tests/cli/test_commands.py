@@ -17,8 +17,10 @@ from click.testing import CliRunner
 from geohsal.cli import settings
 from geohsal.cli.evaluate import evaluation_lines
 from geohsal.cli.main import cli
+from geohsal.cli.query import score_lines
 from geohsal.cli.report import Report, describe, logging_to_stderr, plain
 from geohsal.config import Config, config_from_dict, load_config
+from geohsal.workflows.query import ScoreSummary
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
     for name in ("tile", "train", "query", "answer", "ingest", "predict", "export", "evaluate"):
         module = types.ModuleType(f"geohsal.workflows.{name}")
-        setattr(module, name, recorder)
+        for function in (name, "score", "select") if name == "query" else (name,):
+            setattr(module, function, recorder)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return recorder
 
@@ -60,7 +63,8 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     ("argv", "args", "kwargs"),
     [
         (
-            "query RUN --budget 2% --packages 3 --overlap 10% --workers 3 --device cpu --dry-run",
+            "query RUN --budget 2% --packages 3 --overlap 10% --workers 3 --device cpu --dry-run "
+            "--scheduler tcp://host:8786",
             (Path("RUN"),),
             {
                 "budget": "2%",
@@ -69,8 +73,19 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
                 "overwrite": False,
                 "workers": 3,
                 "device": "cpu",
+                "scheduler": "tcp://host:8786",
                 "dry_run": True,
             },
+        ),
+        (
+            "query RUN --shard 1/4 --workers 2",
+            (Path("RUN"),),
+            {"shard": "1/4", "workers": 2, "device": "auto", "scheduler": None},
+        ),
+        (
+            "select RUN --budget 9regions --packages 2 --overwrite",
+            (Path("RUN"),),
+            {"budget": "9regions", "packages": 2, "overlap": "0%", "overwrite": True},
         ),
         (
             "answer RUN q.gpkg -o r.gpkg --noise 0.1 --slop 2 --seed 4",
@@ -100,7 +115,10 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
                 "out": Path("maps"),
                 "model": None,
                 "overwrite": False,
+                "workers": 1,
                 "device": "auto",
+                "shard": None,
+                "scheduler": None,
             },
         ),
         (
@@ -110,13 +128,24 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
                 "out": Path("maps"),
                 "model": Path("M"),
                 "overwrite": False,
+                "workers": 1,
                 "device": "auto",
+                "shard": None,
+                "scheduler": None,
             },
         ),
         (
             "export RUN -o f.gpkg --what final --sieve 4",
             (Path("RUN"), Path("f.gpkg")),
-            {"what": "final", "sieve_px": 4, "simplify_px": None, "overwrite": False},
+            {
+                "what": "final",
+                "sieve_px": 4,
+                "simplify_px": None,
+                "overwrite": False,
+                "shard": None,
+                "workers": 1,
+                "scheduler": None,
+            },
         ),
         ("evaluate RUN", (Path("RUN"),), {"device": "auto"}),
     ],
@@ -139,7 +168,35 @@ def without_lines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a command describe the recorder's summary, which has not the fields of its own."""
     module = importlib.import_module(f"geohsal.cli.{name}")
     for function in [item for item in vars(module) if item.endswith("_lines")]:
-        monkeypatch.setattr(module, function, lambda summary, **kwargs: None)
+        monkeypatch.setattr(module, function, lambda summary, *args, **kwargs: None)
+
+
+@pytest.mark.parametrize("option", ["--budget 3regions", "--packages 2", "--dry-run"])
+def test_a_shard_takes_no_choice(option: str, recorder: Recorder) -> None:
+    result = CliRunner().invoke(cli, f"query RUN --shard 0/2 {option}".split())
+    assert result.exit_code == 2
+    assert f"{option.split()[0]}: a shard chooses nothing; give it to geohsal select" in (
+        result.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("RUN --seed 0", "--seed: only with --design stratified"),
+        ("RUN --design stratified -o s.gpkg --device cpu", "--device cpu: not together with"),
+        ("RUN --design stratified --reference s.gpkg --seed 0", "--seed: not together with"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(argv: str, said: str) -> None:
+    result = CliRunner().invoke(cli, ["evaluate", *argv.split()])
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_commands_to_copy_have_their_paths_quoted() -> None:
+    summary = ScoreSummary(round=0, shard="0/1", done=1, left=0, planned=1)
+    assert list(score_lines(summary, Path("my run")))[-1].endswith("geohsal select 'my run'")
 
 
 def test_json_is_one_object_and_nothing_else(recorder: Recorder) -> None:

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from geohsal.config import load_config
 from geohsal.errors import RunError
 from geohsal.io.atomic import write_json
 from geohsal.io.ledger import LedgerEntry, append
+from geohsal.io.parts import part_path, write_part
+from geohsal.io.plan import SceneUnits, make_plan, write_plan
 from geohsal.io.run import Run, open_run
 from geohsal.workflows.landscape import write_landscape
+from geohsal.workflows.stages import query_folder
 from geohsal.workflows.status import status, status_lines
 from geohsal.workflows.tile import tile
 
@@ -130,6 +134,22 @@ def test_regions_without_an_area_leave_hectares_out(run: Run) -> None:
     summary = status(run.path)
     assert summary.spent_ha is None
     assert "spent: 10 px, 2 min" in status_lines(summary)
+
+
+def test_shares_that_are_done_are_counted_against_the_plan(run: Run) -> None:
+    folder = query_folder(run)
+    plan = make_plan(
+        "query",
+        request="r",
+        scenes=[SceneUnits(scene_id="a", fingerprint="f", windows=np.arange(12).reshape(3, 4))],
+        chunk_units=1,
+    )
+    write_plan(folder.plan, plan)
+    write_part(part_path(folder.parts, plan.chunk_ids[0]), {}, {"chunk_id": plan.chunk_ids[0]})
+    summary = status(run.path)
+    assert [(item.stage, item.done, item.planned) for item in summary.parts] == [("query", 1, 3)]
+    assert "query: 1 of 3 parts done" in status_lines(summary)
+    assert summary.jobs is None
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
