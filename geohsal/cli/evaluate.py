@@ -1,10 +1,12 @@
 """`geohsal evaluate`."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from geohsal.cli import options
 from geohsal.cli.report import Report
@@ -50,7 +52,10 @@ MEASURES = {
 @options.seed
 @options.overwrite
 @options.reporting
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     run_dir: Path,
     *,
     device: str,
@@ -68,7 +73,9 @@ def command(
     geohsal evaluate RUN --design stratified -o sample.gpkg
     geohsal evaluate RUN --design stratified --reference sample.gpkg
     """
-    given = {name for name, value in sampling.items() if value not in (None, False)}
+    given = {name for name, value in sampling.items() if value is not None and value is not False}
+    if design is not None and ctx.get_parameter_source("device") is ParameterSource.COMMANDLINE:
+        raise RequestError(f"--device {device}: not together with --design, which runs no model")
     if design is None:
         if given:
             raise RequestError(f"{_flags(given)}: only with --design stratified")
@@ -125,7 +132,8 @@ def sample_lines(summary: "SampleSummary") -> Iterator[str]:
     for name, number in summary.drawn.items():
         yield f"  {name:20} {number:>6} points, {summary.areas[name] / total:>7.2%} of the map"
     yield f"wrote {summary.out}: set reference_class of each square in QGIS, save, then"
-    yield f"  geohsal evaluate RUN --design stratified --reference {summary.out}"
+    out = shlex.quote(str(summary.out))
+    yield f"  geohsal evaluate RUN --design stratified --reference {out}"
 
 
 def area_lines(evaluation: "AreaEvaluation") -> Iterator[str]:

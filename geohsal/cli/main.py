@@ -133,4 +133,26 @@ def main() -> None:
     # torch's threads wait spinning: beside any other work on the machine that takes several times
     # as long as sleeping does, and alone it gains little. Read when torch is loaded, so set here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    cli(prog_name="geohsal")
+    try:
+        cli(prog_name="geohsal")
+    except SystemExit as end:
+        _leave_others(end.code)
+        raise
+
+
+def _leave_others(code: str | int | None) -> None:
+    """One of several processes ends at once, without taking the interpreter down.
+
+    Threads of torch that still listen to another process may abort while it goes away, and the
+    launcher would take finished work for a crash (SIGABRT, seen with gloo).
+    """
+    from geohsal.config.launch import find_launch
+
+    try:
+        several = find_launch(os.environ).world > 1
+    except GeohsalError:  # said already, where it matters
+        return
+    if several and (code is None or isinstance(code, int)):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)

@@ -152,7 +152,9 @@ def joined(launch: Launch, *, cuda: Callable[[], bool], stop: Stop = _never) -> 
         "nccl" if on_cuda else "gloo", store=store, rank=launch.rank, world_size=launch.world
     )
     try:
-        yield Ranks(launch=launch, hosts=dist.new_group(backend="gloo"))
+        ranks = Ranks(launch=launch, hosts=dist.new_group(backend="gloo"))
+        yield ranks
+        ranks.gather(None)  # nobody hangs up on others that are still at work
     except PreemptedError as error:
         raise voiced(error, launch) from None
     except QuietError:

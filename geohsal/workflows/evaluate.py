@@ -1,5 +1,6 @@
 """`geohsal evaluate`: accuracy of the teacher's map on the test split, each pixel once."""
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def evaluate(
     context = open_context(run_dir)
     round_ = context.run.last_trained()
     if round_ is None:
-        raise RunError(f"{run_dir}: no round is trained yet; run: geohsal train {run_dir}")
+        raise RunError(
+            f"{run_dir}: no round is trained yet; run: geohsal train {shlex.quote(str(run_dir))}"
+        )
     model_hash = str(read_record(round_.model_json, "model_hash")["model_hash"])
     kept = _kept(round_, model_hash)
     if kept is not None:

@@ -1,5 +1,6 @@
 """`geohsal ingest`: reviewed regions become labels, once, in an order that a kill cannot break."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +137,8 @@ def _already_in(run: Run, manifest: Manifest, given: _Given, dry_run: bool) -> I
                 raise ReviewError(f"{item.name}: {other}")
         if any(item.round == index for item in new):
             last = index == current - 1 and run.current.step == "tiled"
-            back = f"take that back first (geohsal ingest {run.path} --undo), or " if last else ""
+            undo = f"geohsal ingest {shlex.quote(str(run.path))} --undo"
+            back = f"take that back first ({undo}), or " if last else ""
             raise RunError(
                 f"{run.path}: round {index} is already ingested from {names}; {back}give round "
                 f"{current}'s files"
