@@ -17,7 +17,9 @@ class Traffic:
     url: str
     sent: int = 0
     gets: int = 0
-    refused: list[int] = field(default_factory=list)
+    refused: list[tuple[str, int]] = field(default_factory=list)
+    """File and status of each request that was not served."""
+
     paths: set[str] = field(default_factory=set)
     failures: dict[int, int] = field(default_factory=dict)
 
@@ -53,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
             status = self._status(path, traffic.gets if send else -1)
             traffic.gets += send
             if status != 200:
-                traffic.refused.append(status)
+                traffic.refused.append((path.name, status))
         if status != 200:
             self.send_response(status)
             self.send_header("Content-Length", "0")

@@ -36,7 +36,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     said = [output["text"] for output in outputs if output.get("name") == "stderr"]
     if path.stem.startswith(QUICK):
         assert said == []
-    assert not any("Traceback" in text for text in said)  # log lines are welcome
+    assert not any("Warning" in text for text in said)  # log lines are welcome
 
 
 def test_there_are_notebooks_to_run() -> None:

@@ -240,6 +240,7 @@ class _Export:
         out = self.out
         if out.exists() and not overwrite:
             if read_record(out) == self.record():
+                discard(export_folder(out).path)  # of a call that was killed once it had written
                 return replace(summary, polygons=count_polygons(out))
             raise RequestError(f"{out}: exists and is of another request; give --overwrite")
         if out.suffix != ".gpkg" and len(file_groups(self.work.scenes.values())) > 1:
@@ -250,10 +251,20 @@ class _Export:
         return self.write(summary) if shard is None else self.share(summary, shard)
 
     def share(self, summary: ExportSummary, shard: Shard) -> ExportSummary:
-        """Cut one share of the scenes; those that cannot be read are named."""
+        """Cut one share of the scenes; those that cannot be read are named.
+
+        Raises:
+            RunError: another call finished the file meanwhile, and took the folder away.
+        """
         folder = export_folder(self.out)
         plan = self._planned(folder, shard)
         done = self._cut(plan, shard, folder)
+        if not folder.plan.is_file():
+            discard(folder.path)  # what this share cut after that
+            raise RunError(
+                f"{self.out}: share {shard} came too late, its parts were removed; geohsal export "
+                "without --shard does what is left"
+            )
         own = plan.chunk_ids[shard.index :: shard.count]
         found = [read_one(plan, folder.parts, chunk_id) for chunk_id in own]
         scenes = {part.manifest["scene"]: cut_scene(part) for part in found}

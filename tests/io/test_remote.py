@@ -59,7 +59,7 @@ def test_one_window_takes_its_blocks_alone(image: Path, server: Traffic) -> None
         expected, inside = near.read_with_valid(window)
     np.testing.assert_array_equal(pixels, expected)
     np.testing.assert_array_equal(valid, inside)
-    assert [code for code in server.refused if code != 404] == [503, 503]
+    assert server.refused == [("north.tif", 503)] * 2
     assert server.paths == {"north.tif"}, "nothing is looked for beside it"
     size = image.stat().st_size
     assert header <= 64 * 1024
@@ -81,7 +81,8 @@ def test_tiling_a_small_area_of_a_remote_scene(
     server.failures = {1: 503, 2: 503}
     told = json.loads(geohsal("tile", far, "-o", tmp_path / "far", "--json").stdout)
     geohsal("tile", near, "-o", tmp_path / "near")
-    assert [code for code in server.refused if code != 404] == [503, 503]
+    beside = ("north.tif.vat.dbf", 404)  # GDAL 3.12 looks for it, too
+    assert [refused for refused in server.refused if refused != beside] == [("north.tif", 503)] * 2
     assert server.sent < 5 / 64 * image.stat().st_size
     assert told["remote_pixel_bytes"] == {"north": 3 * 100 * 100}
     runs = [open_run(tmp_path / name) for name in ("far", "near")]

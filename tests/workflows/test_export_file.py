@@ -17,7 +17,7 @@ from rasterio.features import rasterize
 from review_factory import CLASSES, GRIDS, SIDE, make_maps
 
 from geohsal.config import Config, OutputConfig, TileConfig
-from geohsal.errors import PartialError, RequestError
+from geohsal.errors import PartialError, RequestError, RunError
 from geohsal.geo.scene import Scene, SceneMaps
 from geohsal.io.atomic import write_json
 from geohsal.io.cog import write_cog
@@ -255,6 +255,43 @@ def test_a_killed_export_goes_on_with_the_next_scene(
         export(three.path, out)
     assert seen == ["turned", "utm33"]
     assert rows(out) == rows(export(three.path, tmp_path / "whole.parquet").out)
+
+
+def test_an_export_killed_once_its_file_is_there_leaves_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "map.gpkg"
+
+    def die(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_module, "discard", die)
+        with pytest.raises(KeyboardInterrupt):
+            export(run.path, out)
+    assert out.exists()
+    assert export_folder(out).plan.exists()
+    assert not export(run.path, out).written
+    assert not export_folder(out).path.exists()
+
+
+def test_a_share_that_comes_too_late_leaves_nothing(
+    three: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, cut = tmp_path / "map.gpkg", export_work.stage
+
+    def overtaken(*arguments, **keys):  # type: ignore[no-untyped-def]
+        with monkeypatch.context() as patch:
+            patch.setattr(export_work, "stage", cut)
+            export(three.path, out)
+        return cut(*arguments, **keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_work, "stage", overtaken)
+        with pytest.raises(RunError, match=r"share 1/2 came too late, its parts were removed"):
+            export(three.path, out, shard="1/2")
+    assert out.exists()
+    assert [path.name for path in tmp_path.glob(".map*")] == []
 
 
 def test_a_share_names_its_failures_and_the_merge_tries_again(
