@@ -1,10 +1,16 @@
-"""Commands in processes of their own that are killed at chosen moments, and what they leave."""
+"""Commands in processes of their own that are killed at chosen moments, and what they leave.
+
+A moment is a time, or a change of the file system: the process kills itself as it is about to make
+the n-th one. Between two changes nothing happens that a later command could see, so that all
+changes of a command are all its moments, but for what C libraries write into unfinished files.
+"""
 
 import hashlib
 import json
 import multiprocessing
 import os
 import re
+import signal
 import sqlite3
 import sys
 import time
@@ -50,23 +56,92 @@ STAGES = (
 )  # fmt: skip
 
 
-def _work(argv: list[str], log: str) -> None:
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"}
+"""Audited events that change a file system; opening a file to write it is the other one."""
+
+
+@dataclass(slots=True)
+class _Changes:
+    """Counts the changes in a folder, and ends the process before the one that is `last`.
+
+    An audit hook: it is called with the name and the arguments of what is about to be done.
+    """
+
+    folder: str
+    last: int | None
+    counted: Any
+    """Shared with the process that asks."""
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in CHANGES and not (event == "open" and self._writes(arguments)):
+            return
+        if not any(str(name).startswith(self.folder) for name in arguments[:2]):
+            return
+        if self.counted.value == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.counted.value += 1
+
+    @staticmethod
+    def _writes(arguments: tuple[Any, ...]) -> bool:
+        return bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended: its exit code (-9: killed), its time, and the changes that it made."""
+
+    code: int | None
+    seconds: float
+    changes: int
+
+
+def _work(argv: list[str], log: str, folder: str, last: int | None, counted: Any) -> None:
     sys.stdout = sys.stderr = Path(log).open("w", encoding="utf-8")  # noqa: SIM115
     from geohsal.cli.main import cli
 
+    sys.addaudithook(_Changes(folder=folder, last=last, counted=counted))
     cli.main(argv, prog_name="geohsal")
 
 
-def run(argv: list[str], log: Path, *, kill_after: float | None = None) -> tuple[int | None, float]:
-    """Run a command; SIGKILL after some seconds. Gives its exit code (-9: killed) and seconds."""
-    process = _FORKS.Process(target=_work, args=(argv, str(log)))
+def run(
+    argv: list[str],
+    log: Path,
+    *,
+    home: Path,
+    kill_after: float | None = None,
+    kill_before: int | None = None,
+) -> Outcome:
+    """Run a command that may be killed, by SIGKILL.
+
+    Args:
+        argv: its arguments.
+        log: where it writes what it says.
+        home: folder whose changes are counted.
+        kill_after: kill it after so many seconds.
+        kill_before: kill it before this change, counted from 0.
+    """
+    counted = _FORKS.Value("q", 0)
+    process = _FORKS.Process(target=_work, args=(argv, str(log), str(home), kill_before, counted))
     process.start()
     began = time.monotonic()
     process.join(kill_after)
     if process.is_alive():
         process.kill()
         process.join()
-    return process.exitcode, time.monotonic() - began
+    _await_end(process.pid)
+    return Outcome(process.exitcode, time.monotonic() - began, counted.value)
+
+
+def _await_end(pid: int | None) -> None:
+    """Until the system has forgotten a process: one that is going down still counts as running."""
+    until = time.monotonic() + 10
+    while pid is not None and time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"process {pid} does not end")
 
 
 def snapshot(home: Path) -> dict[str, str]:

@@ -298,7 +298,8 @@ def _finished(context: RunContext, round_: Round, *, overwrite: bool) -> TrainSu
             else "use --overwrite to train it anew"
         )
         raise RunError(f"{context.run.path}: round {round_.index} {why}; {remedy}")
-    write_item(context, round_)  # a killed training may have ended just before it
+    write_item(context, round_)  # a killed training may have ended just before these two
+    round_.checkpoint.unlink(missing_ok=True)
     return _summary(round_, read_record(round_.metrics, *SUMMARY_KEYS), changed=False)
 
 

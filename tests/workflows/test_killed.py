@@ -1,5 +1,6 @@
 """Killed at any moment, the same command completes, and nothing tells that it was killed."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,17 +8,18 @@ from pathlib import Path
 import killing
 import numpy as np
 import pytest
-from killing import STAGES, Stage
+from killing import STAGES, Outcome, Stage
 from tiny_run import TINY_SETTINGS
 
 from geohsal.workflows.landscape import write_landscape
 
 pytestmark = pytest.mark.kill
 
-KILLS = 4
-"""Moments per stage; `answer` only fills a file for the next stage."""
+KILLS = int(os.environ.get("GEOHSAL_KILLS", "4"))
+"""Moments per stage: an even number, half of them times, half changes of the file system."""
 
 KILLED = tuple(stage for stage in STAGES if stage.name != "answer")
+"""`answer` only fills a file for the next stage."""
 
 
 class Undisturbed:
@@ -26,15 +28,16 @@ class Undisturbed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.home = folder / "home"
-        self.seconds: dict[str, float] = {}
+        self.outcomes: dict[str, Outcome] = {}
         self.home.mkdir()
         self.scenes = write_landscape(folder / "landscape", shape=(192, 224)).parent
         (self.scenes / "settings.yaml").write_text(TINY_SETTINGS, "utf-8")
         for stage in STAGES:
             shutil.copytree(self.home, self.before(stage))
             log = folder / f"{stage.name}.log"
-            code, self.seconds[stage.name] = killing.run(stage.argv(self.home, self.scenes), log)
-            assert code == 0, log.read_text()
+            outcome = killing.run(stage.argv(self.home, self.scenes), log, home=self.home)
+            assert outcome.code == 0, log.read_text()
+            self.outcomes[stage.name] = outcome
 
     def before(self, stage: Stage) -> Path:
         return self.folder / f"before_{stage.name}"
@@ -53,20 +56,34 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
     shutil.rmtree(folder)
 
 
+def moment(usual: Outcome, stage: Stage, number: int) -> dict[str, float]:
+    """One moment in each part of the undisturbed run, by turns of its changes and of its time.
+
+    The last change is always among them.
+    """
+    part, by_time = divmod(number, 2)
+    rng = np.random.default_rng([KILLED.index(stage), number])
+    share = (part + rng.random()) / (KILLS // 2)
+    if by_time:
+        return {"kill_after": share * usual.seconds}
+    last = part == KILLS // 2 - 1
+    return {"kill_before": usual.changes - 1 if last else int(share * usual.changes)}
+
+
 @pytest.mark.parametrize("number", range(KILLS))
 @pytest.mark.parametrize("stage", KILLED, ids=[stage.name for stage in KILLED])
 def test_the_same_command_completes_what_was_killed(
     chain: Undisturbed, tmp_path: Path, stage: Stage, number: int
 ) -> None:
-    rng = np.random.default_rng([KILLED.index(stage), number])
-    share = (number + rng.random()) / KILLS  # one moment in each part of the undisturbed time
+    when = moment(chain.outcomes[stage.name], stage, number)
     home = shutil.copytree(chain.before(stage), tmp_path / "home")
     log = tmp_path / "log"
     argv = stage.argv(home, chain.scenes)
-    killing.run(argv, log, kill_after=share * chain.seconds[stage.name])
-    code, _ = killing.run(argv, log)
-    assert code == 0, f"killed at {share:.2f}: {log.read_text()}"
+    killed = killing.run(argv, log, home=home, **when)  # type: ignore[arg-type]
+    assert killed.code == -9 or "kill_after" in when, "the changes are not the same ones"
+    outcome = killing.run(argv, log, home=home)
+    assert outcome.code == 0, f"{when}: {log.read_text()}"
     assert killing.leftovers(home) == []
     expected, found = killing.snapshot(chain.after(stage)), killing.snapshot(home)
     different = {name for name in expected.keys() | found if expected.get(name) != found.get(name)}
-    assert not different, f"killed at {share:.2f} of the time"
+    assert not different, str(when)
