@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from affine import Affine
@@ -12,14 +13,7 @@ from geohsal.geo.polygons import polygonize
 from geohsal.geo.scene import ClassInfo, Scene
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.atomic import replacing
-from geohsal.io.geopackage import (
-    RowList,
-    common_crs,
-    crs_text,
-    file_groups,
-    place,
-    write_geopackage,
-)
+from geohsal.io.geopackage import RowList, place, scene_tables, write_geopackage
 from geohsal.io.ledger import LedgerEntry, decode_classes
 from geohsal.io.review_schema import Field, Layer
 
@@ -56,16 +50,8 @@ def write_answers_file(
     Raises:
         DataError: the file cannot be written, or the ledger is damaged.
     """
-    used = [scenes[name] for name in sorted({entry.scene_id for entry in entries})]
-    tables = []
-    for local, group in file_groups(used) or [(None, [])]:
-        rows = RowList(layer=_layer(f"{LAYER}_{local}" if local else LAYER))
-        crs = common_crs(group)
-        names = {scene.scene_id for scene in group}
-        for entry in entries:
-            if entry.scene_id in names:
-                _add(rows, entry, scenes[entry.scene_id], crs, classes)
-        tables.append(rows.table(crs_text(crs, group)))
+    items = [(scenes[entry.scene_id], entry) for entry in entries]
+    tables = scene_tables(LAYER, items, layer=_layer, add=partial(_add, classes=classes))
     with replacing(path) as part:
         write_geopackage(
             part,
@@ -80,6 +66,7 @@ def _add(
     entry: LedgerEntry,
     scene: Scene,
     crs: CRS | None,
+    *,
     classes: Sequence[ClassInfo],
 ) -> None:
     row, col, height, width = entry.cell

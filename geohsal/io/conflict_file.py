@@ -14,14 +14,7 @@ from geohsal.geo.patches import find_patches
 from geohsal.geo.scene import ClassInfo, QueryRegion, Scene
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.atomic import replacing
-from geohsal.io.geopackage import (
-    RowList,
-    common_crs,
-    crs_text,
-    file_groups,
-    place,
-    write_geopackage,
-)
+from geohsal.io.geopackage import RowList, place, scene_tables, write_geopackage
 from geohsal.io.gpkg_read import (
     content_hash,
     is_open,
@@ -96,16 +89,8 @@ def write_conflicts(
     Raises:
         DataError: the file cannot be written.
     """
-    used = [scenes[name] for name in sorted({item.region.scene_id for item in regions})]
-    tables = []
-    for local, group in file_groups(used):
-        rows = RowList(layer=_layer(f"{CONFLICTS}_{local}" if local else CONFLICTS))
-        crs = common_crs(group)
-        names = {scene.scene_id for scene in group}
-        for item in regions:
-            if item.region.scene_id in names:
-                _add(rows, item, scenes[item.region.scene_id], crs)
-        tables.append(rows.table(crs_text(crs, group)))
+    items = [(scenes[item.region.scene_id], item) for item in regions]
+    tables = scene_tables(CONFLICTS, items, layer=_layer, add=_add)
     record = {**provenance, "format_version": FORMAT_VERSION, "kind": KIND}
     with replacing(path) as part:
         write_geopackage(part, tables, classes=classes, provenance=record)

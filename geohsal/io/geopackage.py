@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ PIXEL_GRID = (
 )
 """CRS of layers whose scene has none, so that QGIS asks for none."""
 
+Item = TypeVar("Item")
 Shape = TypeVar("Shape", Polygon, MultiPolygon)
 
 _DTYPES: dict[Kind, tuple[Any, Any]] = {
@@ -79,6 +80,33 @@ def file_groups(scenes: Iterable[Scene]) -> list[tuple[str | None, list[Scene]]]
     earth = [scene for scene in ordered if not scene.local]
     groups: list[tuple[str | None, list[Scene]]] = [(None, earth)] if earth else []
     return groups + [(scene.scene_id, [scene]) for scene in ordered if scene.local]
+
+
+def scene_tables(
+    name: str,
+    items: Sequence[tuple[Scene, Item]],
+    *,
+    layer: Callable[[str], Layer],
+    add: Callable[[RowList, Item, Scene, CRS | None], None],
+) -> list[Table]:
+    """One layer of all that lies on Earth and one per local scene; an empty one without items.
+
+    Args:
+        name: of the first layer; the others append the id of their scene.
+        items: in the order of their rows, each with its scene.
+        layer: the layer of a name.
+        add: appends what an item has to say, its geometries in the given CRS.
+    """
+    used = {scene.scene_id: scene for scene, _ in items}
+    tables = []
+    for local, group in file_groups(used.values()) or [(None, [])]:
+        rows = RowList(layer=layer(f"{name}_{local}" if local else name))
+        crs, own = common_crs(group), {scene.scene_id for scene in group}
+        for scene, item in items:
+            if scene.scene_id in own:
+                add(rows, item, scene, crs)
+        tables.append(rows.table(crs_text(crs, group)))
+    return tables
 
 
 def common_crs(scenes: Sequence[Scene]) -> CRS | None:

@@ -6,7 +6,7 @@ planned in a second and every process that plans the same work writes the same b
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from rasterio.windows import Window
 
 from geohsal.errors import DataError
 from geohsal.io.atomic import replacing
@@ -81,6 +82,12 @@ class Plan:
         if low == high:
             return range(0)
         return range(int(self.chunk[low]), int(self.chunk[high - 1]) + 1)
+
+
+def window_rows(windows: Iterable[Window]) -> NDArray[np.int32]:
+    """Windows as (window, 4) row, col, height and width."""
+    rows = [(window.row_off, window.col_off, window.height, window.width) for window in windows]
+    return np.array(rows, dtype=np.int32).reshape(-1, 4)
 
 
 def make_plan(stage: str, *, request: str, scenes: Sequence[SceneUnits], chunk_units: int) -> Plan:
@@ -174,6 +181,14 @@ def read_plan(path: Path) -> Plan:
         ) from None
 
 
+def find_plan(path: Path) -> Plan | None:
+    """The plan that is there; None where there is none, or it cannot be read."""
+    try:
+        return read_plan(path)
+    except DataError:
+        return None
+
+
 def freeze_plan(path: Path, plan: Plan) -> None:
     """Put a plan in its place unless it is there; processes that do so at once do not disturb.
 
@@ -185,9 +200,8 @@ def freeze_plan(path: Path, plan: Plan) -> None:
 
 
 def _is_frozen(path: Path, plan: Plan) -> bool:
-    try:
-        found = read_plan(path)
-    except DataError:
+    found = find_plan(path)
+    if found is None:
         return False
     same = (found.stage, found.request, found.scenes, found.chunk_ids)
     return same == (plan.stage, plan.request, plan.scenes, plan.chunk_ids)

@@ -5,26 +5,21 @@ the browser until it is saved as decisions.csv (`decisions_csv`). Outlines are e
 """
 
 import base64
-import hashlib
 import html
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 from shapely.affinity import translate
-from shapely.geometry.base import BaseGeometry
 
 from geohsal.config import OutputConfig
 from geohsal.errors import DataError
@@ -32,9 +27,11 @@ from geohsal.geo.patches import find_patches, pad_window
 from geohsal.geo.polygons import mask_to_multipolygon
 from geohsal.geo.scene import ClassInfo, MapReader, QueryRegion, Scene
 from geohsal.io.atomic import write_text
+from geohsal.io.closed_page import closed_page, filled
 from geohsal.io.decisions_csv import COLUMNS, FORMAT_VERSION
 from geohsal.io.gdal import GDAL_ERRORS, quiet, reason
 from geohsal.io.run import Round
+from geohsal.io.web_picture import small_shape, svg_path
 
 CONTEXT_SHARE = 0.75
 """Surroundings on each side of a region, in sides of its cell."""
@@ -109,28 +106,8 @@ def write_page(
 
 
 def _page(content: Mapping[str, Any], *, title: str) -> str:
-    """The template with everything in it; only this very script and style may run."""
-    script, style = _asset("review_page.js"), _asset("review_page.css")
-    policy = (
-        f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; "
-        f"style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
-    )
-    parts = {
-        "policy": policy,
-        "title": html.escape(title),
-        "style": style,
-        "script": script,
-        "data": _inert(content),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("review_page.html"))
-
-
-def _asset(name: str) -> str:
-    return resources.files("geohsal.io").joinpath(name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    body = filled("review_page.html", {"title": html.escape(title), "data": _inert(content)})
+    return closed_page("review_page", title=title, scheme="light dark", body=body.rstrip())
 
 
 def _inert(content: Mapping[str, Any]) -> str:
@@ -167,12 +144,12 @@ def _region(
         "close": _close_up(cell, window),
         "image": image,
         "bands": bands,
-        "outline": _svg_path(outline),
+        "outline": svg_path(outline),
         "patches": [
             {
                 "class": int(code),
                 "pixels": int(pixels),
-                "path": _svg_path(translate(polygon, right, down)),
+                "path": svg_path(translate(polygon, right, down)),
             }
             for code, pixels, polygon in zip(found.codes, found.pixels, found.polygons, strict=True)
         ],
@@ -186,21 +163,9 @@ def _close_up(cell: Window, window: Window) -> list[int]:
     return [left - rim, top - rim, int(cell.width) + 2 * rim, int(cell.height) + 2 * rim]
 
 
-def _svg_path(geometry: BaseGeometry) -> str:
-    rings = [
-        ring
-        for polygon in shapely.get_parts(geometry)
-        for ring in (polygon.exterior, *polygon.interiors)
-    ]
-    return "".join(
-        "M" + "L".join(f"{x:g} {y:g}" for x, y in ring.coords[:-1]) + "Z" for ring in rings
-    )
-
-
 def _picture(path: Path, window: Window) -> tuple[str, str]:
     """(a window of the scene's picture as a data URI, transparent without data; its bands)."""
-    shrink = max(window.width / CHIP_PX, window.height / CHIP_PX, 1.0)
-    shape = (max(1, round(window.height / shrink)), max(1, round(window.width / shrink)))
+    shape = small_shape(window.height, window.width, longest=CHIP_PX)
     try:
         with quiet(), rasterio.open(path) as source:
             levels: NDArray[np.uint8] = source.read(

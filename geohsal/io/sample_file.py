@@ -5,20 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rasterio.crs import CRS
 from rasterio.windows import Window
 from shapely.geometry import box
 
 from geohsal.errors import ReviewError
 from geohsal.geo.scene import ClassInfo, Scene
 from geohsal.io.atomic import replacing
-from geohsal.io.geopackage import (
-    RowList,
-    common_crs,
-    crs_text,
-    file_groups,
-    place,
-    write_geopackage,
-)
+from geohsal.io.geopackage import RowList, place, scene_tables, write_geopackage
 from geohsal.io.gpkg_read import layer_names, read_provenance, read_rows, settled_copy
 from geohsal.io.review_rows import parse_class
 from geohsal.io.review_schema import REGIONS, Field, Layer
@@ -93,23 +87,19 @@ def write_sample(
     Raises:
         DataError: the file cannot be written.
     """
-    tables = []
-    used = {point.scene_id for point in points}
-    for local, group in file_groups([scenes[name] for name in sorted(used)]):
-        rows = RowList(layer=_layer(f"{SAMPLE}_{local}" if local else SAMPLE))
-        crs, names = common_crs(group), {scene.scene_id for scene in group}
-        for point in points:
-            if point.scene_id in names:
-                scene = scenes[point.scene_id]
-                square = box(point.col, point.row, point.col + 1, point.row + 1)
-                rows.add(
-                    place(square, scene, crs, window=Window(0, 0, 1, 1)),
-                    {"sample_id": point.sample_id, "scene_id": point.scene_id, "notes": ""},
-                )
-        tables.append(rows.table(crs_text(crs, group)))
+    items = [(scenes[point.scene_id], point) for point in points]
+    tables = scene_tables(SAMPLE, items, layer=_layer, add=_add)
     record = {**asdict(design), "format_version": FORMAT_VERSION, "kind": KIND}
     with replacing(path) as part:
         write_geopackage(part, tables, classes=classes, provenance=record)
+
+
+def _add(rows: RowList, point: SamplePoint, scene: Scene, crs: CRS | None) -> None:
+    square = box(point.col, point.row, point.col + 1, point.row + 1)
+    rows.add(
+        place(square, scene, crs, window=Window(0, 0, 1, 1)),
+        {"sample_id": point.sample_id, "scene_id": point.scene_id, "notes": ""},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Pixels for a page: read small, and packed into a data URI."""
+"""What a page draws: pixels, read small and packed into a data URI, and outlines."""
 
 import base64
 import io
@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import shapely
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.windows import Window
+from shapely.geometry.base import BaseGeometry
 
 from geohsal.errors import DataError
 from geohsal.io.gdal import GDAL_ERRORS, quiet, reason
@@ -72,3 +74,15 @@ def webp_uri(pixels: NDArray[np.uint8], *, lossless: bool) -> str:
     else:
         picture.save(stream, "WEBP", quality=QUALITY, method=3)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def svg_path(geometry: BaseGeometry) -> str:
+    """Rings of polygons as the text of an SVG path."""
+    rings = [
+        ring
+        for polygon in shapely.get_parts(geometry)
+        for ring in (polygon.exterior, *polygon.interiors)
+    ]
+    return "".join(
+        "M" + "L".join(f"{x:g} {y:g}" for x, y in ring.coords[:-1]) + "Z" for ring in rings
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 from rasterio.windows import Window
@@ -21,6 +21,8 @@ from geohsal.errors import GeohsalError, PartsMissingError, RequestError
 from geohsal.io.parts import SUFFIX, Part, is_whole, part_path, read_part, write_part
 from geohsal.io.plan import Plan
 from geohsal.workflows.progress import Progress
+
+Item = TypeVar("Item")
 
 _AHEAD = 2
 """Chunks per process that wait in the pool: none idles, and none is told of all at once."""
@@ -35,6 +37,10 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """What this share has to do of all."""
+        return items[self.index :: self.count]
 
 
 def parse_shard(text: str) -> Shard:
@@ -75,6 +81,24 @@ class Work(Protocol):
         """A worker of this process."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Who does the work, and who is told of every unit: changes no result.
+
+    `workers` are processes, 1 is this one; `scheduler` is the address of a Dask scheduler whose
+    workers do it instead.
+    """
+
+    workers: int
+    scheduler: str | None
+    progress: Progress
+
+    @property
+    def alone(self) -> bool:
+        """Whether all is done in this process."""
+        return self.workers == 1 and self.scheduler is None
+
+
 def run_chunk(worker: Worker, folder: Path, chunk: Chunk) -> int:
     """Do one chunk and leave its part in `folder`; gives back its units."""
     manifest = {
@@ -86,16 +110,7 @@ def run_chunk(worker: Worker, folder: Path, chunk: Chunk) -> int:
     return len(chunk.windows)
 
 
-def run_plan(
-    plan: Plan,
-    work: Work,
-    folder: Path,
-    *,
-    shard: Shard | None,
-    workers: int,
-    progress: Progress,
-    scheduler: str | None = None,
-) -> int:
+def run_plan(plan: Plan, work: Work, folder: Path, *, shard: Shard | None, engine: Engine) -> int:
     """Do the chunks of a plan (of a shard) that have no part yet; gives back how many.
 
     Args:
@@ -103,9 +118,7 @@ def run_plan(
         work: what the chunks need.
         folder: of the parts.
         shard: do this share only; None: all.
-        workers: processes; 1 works here.
-        progress: told of every unit.
-        scheduler: address of a Dask scheduler that does the work instead.
+        engine: who does them.
 
     Raises:
         GeohsalError: a process died; what its chunks raise.
@@ -114,14 +127,16 @@ def run_plan(
     todo = _todo(plan, folder, shard)
     if not todo:
         return 0
+    progress = engine.progress
     progress.start(plan.stage, int(sum(len(plan.windows_of(place)) for place in todo)))
     chunks = (chunk_of(plan, place) for place in todo)
-    if scheduler is not None:
+    if engine.scheduler is not None:
         from geohsal.workflows.dask_engine import run_on_dask
 
-        run_on_dask(scheduler, work, folder, list(chunks), progress=progress)
-    elif workers > 1:
-        _run_in_processes(work, folder, chunks, workers=min(workers, len(todo)), progress=progress)
+        run_on_dask(engine.scheduler, work, folder, list(chunks), progress=progress)
+    elif engine.workers > 1:
+        workers = min(engine.workers, len(todo))
+        _run_in_processes(work, folder, chunks, workers=workers, progress=progress)
     else:
         _run_here(work, folder, chunks, progress=progress)
     progress.done()
@@ -142,9 +157,9 @@ def chunk_of(plan: Plan, place: int) -> Chunk:
 
 def _todo(plan: Plan, folder: Path, shard: Shard | None) -> Sequence[int]:
     """Positions of chunks without a part."""
-    own = range(len(plan.chunk_ids))
+    own: Sequence[int] = range(len(plan.chunk_ids))
     if shard is not None:
-        own = own[shard.index :: shard.count]
+        own = shard.of(own)
     there = _names(folder)
     return [
         place

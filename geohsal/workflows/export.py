@@ -17,7 +17,7 @@ from geohsal.io.atomic import discard, replacing
 from geohsal.io.geopackage import common_crs, crs_text, file_groups
 from geohsal.io.manifest import load_manifest
 from geohsal.io.parts import part_path, read_part
-from geohsal.io.plan import Plan, freeze_plan, read_plan
+from geohsal.io.plan import Plan, freeze_plan
 from geohsal.io.polygon_file import (
     SUFFIXES,
     PackedBatch,
@@ -30,6 +30,7 @@ from geohsal.io.review_schema import Field, Layer
 from geohsal.io.run import Round, Run, open_run
 from geohsal.io.run_tables import load_scenes
 from geohsal.workflows.engine import (
+    Engine,
     Shard,
     missing,
     parse_shard,
@@ -142,9 +143,7 @@ def export(
             simplify_px=config.simplify_px if simplify_px is None else simplify_px,
             folder=(export_folder(out).path / "polygons").absolute(),
         ),
-        workers=workers,
-        scheduler=scheduler,
-        progress=progress or Silent(),
+        engine=Engine(workers=workers, scheduler=scheduler, progress=progress or Silent()),
     )
     summary = ExportSummary(
         out=out,
@@ -200,9 +199,7 @@ class _Export:
 
     out: Path
     work: ExportWork
-    workers: int
-    scheduler: str | None
-    progress: Progress
+    engine: Engine
     hashes: dict[str, list[str]] = field(default_factory=dict)
 
     def inputs(self, names: Sequence[str] | None = None) -> dict[str, list[str]]:
@@ -258,14 +255,14 @@ class _Export:
         """
         folder = export_folder(self.out)
         plan = self._planned(folder, shard)
-        done = self._cut(plan, shard, folder)
+        done = run_plan(plan, self.work, folder.parts, shard=shard, engine=self.engine)
         if not folder.plan.is_file():
             discard(folder.path)  # what this share cut after that
             raise RunError(
                 f"{self.out}: share {shard} came too late, its parts were removed; geohsal export "
                 "without --shard does what is left"
             )
-        own = plan.chunk_ids[shard.index :: shard.count]
+        own = shard.of(plan.chunk_ids)
         found = [read_one(plan, folder.parts, chunk_id) for chunk_id in own]
         scenes = {part.manifest["scene"]: cut_scene(part) for part in found}
         failures = {name: scene.error for name, scene in scenes.items() if scene.error is not None}
@@ -275,29 +272,11 @@ class _Export:
         return replace(summary, done=done, left=left, failures=failures)
 
     def _planned(self, folder: StageFolder, shard: Shard) -> Plan:
-        """The plan of all shares: that of the first one, so that each hashes its own scenes only.
-
-        Where these are not what was planned, all are planned anew.
-        """
-        own = list(self.work.scenes)[shard.index :: shard.count]
-        try:
-            plan = read_plan(folder.plan)
-        except DataError:
-            plan = None
-        if plan is None or not self.work.fits(plan, self.inputs(own)):
-            plan = self.work.plan(self.inputs())
-            freeze_plan(folder.plan, plan)
-        return plan
-
-    def _cut(self, plan: Plan, shard: Shard | None, folder: StageFolder) -> int:
-        return run_plan(
-            plan,
-            self.work,
-            folder.parts,
-            shard=shard,
-            workers=self.workers,
-            progress=self.progress,
-            scheduler=self.scheduler,
+        """The plan of all shares: each hashes its own scenes only, unless these have changed."""
+        own = shard.of(list(self.work.scenes))
+        return folder.shared_plan(
+            lambda plan: self.work.fits(plan, self.inputs(own)),
+            make=lambda: self.work.plan(self.inputs()),
         )
 
     def write(self, summary: ExportSummary) -> ExportSummary:
@@ -343,7 +322,7 @@ class _Export:
             there = polygons_path(self.work.folder, chunk_id).is_file()
             if not there or part is None or inputs_of(part) != hashes:
                 path.unlink(missing_ok=True)
-        self._cut(plan, None, folder)
+        run_plan(plan, self.work, folder.parts, shard=None, engine=self.engine)
         parts = read_parts(plan, folder.parts)
         return {part.manifest["scene"]: cut_scene(part) for part in parts}
 

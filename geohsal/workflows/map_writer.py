@@ -59,22 +59,41 @@ def open_maps(round_: Round, scene: Scene, classes: Sequence[ClassInfo]) -> Iter
 
 
 def _kinds(classes: Sequence[ClassInfo]) -> Mapping[RasterKind, dict[str, Any]]:
-    quantity = {"dtype": np.float32, "nodata": float("nan"), "overview_resampling": "average"}
     return {
-        "class": {
-            "dtype": np.uint8,
-            "nodata": IGNORE_INDEX,
-            "band_names": ("refined", "teacher"),
-            "colors": {c.class_id: c.color for c in classes},
-            "categories": {c.class_id: c.name for c in classes},
-        },
-        "state": {
-            "dtype": np.uint8,
-            "nodata": int(PixelState.NODATA),
-            "band_names": ("state",),
-            "colors": {int(code): color for code, color in STATE_COLORS.items()},
-            "categories": {int(code): code.name for code in PixelState},
-        },
-        "confidence": quantity | {"band_names": ("confidence",)},
-        "error": quantity | {"band_names": ("error",)},
+        "class": class_raster(classes, bands=("refined", "teacher")),
+        "state": state_raster(),
+        "confidence": quantity_raster(("confidence",)),
+        "error": quantity_raster(("error",)),
+    }
+
+
+def class_raster(classes: Sequence[ClassInfo], *, bands: Sequence[str]) -> dict[str, Any]:
+    """What `open_cog` is told of class ids: 255 is no class, each has its name and colour."""
+    return {
+        "dtype": np.uint8,
+        "nodata": IGNORE_INDEX,
+        "band_names": tuple(bands),
+        "colors": {info.class_id: info.color for info in classes},
+        "categories": {info.class_id: info.name for info in classes},
+    }
+
+
+def state_raster() -> dict[str, Any]:
+    """What `open_cog` is told of `PixelState` codes."""
+    return {
+        "dtype": np.uint8,
+        "nodata": int(PixelState.NODATA),
+        "band_names": ("state",),
+        "colors": {int(code): color for code, color in STATE_COLORS.items()},
+        "categories": {int(code): code.name for code in PixelState},
+    }
+
+
+def quantity_raster(bands: Sequence[str]) -> dict[str, Any]:
+    """What `open_cog` is told of bands of numbers: NaN without data, averaged in overviews."""
+    return {
+        "dtype": np.float32,
+        "nodata": float("nan"),
+        "band_names": tuple(bands),
+        "overview_resampling": "average",
     }

@@ -26,7 +26,7 @@ from geohsal.io.plan import Plan
 from geohsal.io.raster import open_scene
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.context import RunContext, open_context, pick_device
-from geohsal.workflows.engine import Shard, missing, parse_shard, run_plan
+from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_plan
 from geohsal.workflows.predict_parts import (
     MapJob,
     MapShare,
@@ -114,13 +114,8 @@ def predict(
         overwrite=overwrite,
     )
     names = list(opener.sources) if context is None else list(context.record.scenes)
-    return work.run(
-        work.jobs(names, context),
-        shard=share,
-        workers=workers,
-        scheduler=scheduler,
-        progress=progress or Silent(),
-    )
+    engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
+    return work.run(work.jobs(names, context), share, engine)
 
 
 def _model_folder(
@@ -216,32 +211,16 @@ class _Predict:
         with open_scene(opener.sources[name], opener.bands, max_pixels=opener.max_pixels) as reader:
             return MapJob(name=name, scene=reader.scene, fingerprint=reader.fingerprint())
 
-    def run(
-        self,
-        jobs: Sequence[MapJob],
-        *,
-        shard: Shard | None,
-        workers: int,
-        scheduler: str | None,
-        progress: Progress,
-    ) -> PredictSummary:
+    def run(self, jobs: Sequence[MapJob], shard: Shard | None, engine: Engine) -> PredictSummary:
         """Do a share of the windows; or all that is missing, and write the maps."""
         plan = self._plan(jobs)
         if jobs:
             keep_plan(plan, self._stage)
         for group in [jobs] if shard is not None else group_jobs(jobs, plan):
             own = self._plan(group, shard)
-            run_plan(
-                own,
-                self._work,
-                self._stage.parts,
-                shard=None,
-                workers=workers,
-                progress=progress,
-                scheduler=scheduler,
-            )
+            run_plan(own, self._work, self._stage.parts, shard=None, engine=engine)
             if shard is None:
-                self._merge(group, own, progress)
+                self._merge(group, own, engine.progress)
         if shard is None:
             tidy(plan, self._stage, names=self._names)
             self._tell_failures()

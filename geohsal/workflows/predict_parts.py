@@ -7,15 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from geohsal.config import Config, config_to_dict
-from geohsal.errors import DataError, RasterError
+from geohsal.errors import RasterError
 from geohsal.geo.scene import Scene
 from geohsal.io.atomic import OLD_S
 from geohsal.io.parts import SUFFIX, part_path, read_part
-from geohsal.io.plan import Plan, SceneUnits, freeze_plan, make_plan, read_plan
+from geohsal.io.plan import Plan, SceneUnits, find_plan, freeze_plan, make_plan, window_rows
 from geohsal.training.collect import CHUNK_STRIDES
 from geohsal.training.inference import chunks
 from geohsal.training.model_io import window_grid
@@ -74,22 +71,13 @@ def plan_maps(
             SceneUnits(
                 scene_id=job.name,
                 fingerprint=job.fingerprint,
-                windows=_windows(job.scene, side)[share.of(job.name) if share else slice(None)],
+                windows=window_rows(chunks(job.scene.height, job.scene.width, size=side))[
+                    share.of(job.name) if share else slice(None)
+                ],
             )
             for job in jobs
         ],
         chunk_units=CHUNK_UNITS,
-    )
-
-
-def _windows(scene: Scene, side: int) -> NDArray[np.int32]:
-    """(window, 4) row, col, height and width."""
-    return np.array(
-        [
-            (window.row_off, window.col_off, window.height, window.width)
-            for window in chunks(scene.height, scene.width, size=side)
-        ],
-        dtype=np.int32,
     )
 
 
@@ -174,10 +162,7 @@ def _wanted(stage: StageFolder, *, done: Sequence[str]) -> set[str]:
     """Names of the parts of plans that stand; the other plans are removed."""
     wanted: set[str] = set()
     for path in stage.path.glob(f"{PLANS}*{stage.plan.suffix}"):
-        try:
-            plan = read_plan(path)
-        except DataError:
-            plan = None
+        plan = find_plan(path)
         old = time.time() - path.stat().st_mtime > PLAN_OLD_S
         if plan is None or old or set(plan.scenes) <= set(done):
             path.unlink()

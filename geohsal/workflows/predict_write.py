@@ -13,9 +13,10 @@ from rasterio.windows import Window
 
 from geohsal.errors import RequestError
 from geohsal.geo.scene import ClassInfo, Scene
-from geohsal.geo.states import IGNORE_INDEX, STATE_COLORS, PixelState
+from geohsal.geo.states import PixelState
 from geohsal.io.cog import open_cog
 from geohsal.io.gdal import GDAL_ERRORS, quiet
+from geohsal.workflows.map_writer import class_raster, quantity_raster, state_raster
 
 KINDS = ("class", "probabilities", "confidence", "error", "state")
 """The class map is renamed into place last: with it, the raster is done."""
@@ -76,23 +77,11 @@ class MapFolder:
 
     def _open(self, name: str, kind: str, scene: Scene) -> Any:
         options: dict[str, Any] = {
-            "class": {
-                "dtype": np.uint8,
-                "nodata": IGNORE_INDEX,
-                "band_names": ("class",),
-                "colors": {info.class_id: info.color for info in self.classes},
-                "categories": {info.class_id: info.name for info in self.classes},
-            },
-            "state": {
-                "dtype": np.uint8,
-                "nodata": int(PixelState.NODATA),
-                "band_names": ("state",),
-                "colors": {int(code): color for code, color in STATE_COLORS.items()},
-                "categories": {int(code): code.name for code in PixelState},
-            },
-            "probabilities": _quantity([info.name for info in self.classes]),
-            "confidence": _quantity(["confidence"]),
-            "error": _quantity(["error"]),
+            "class": class_raster(self.classes, bands=["class"]),
+            "state": state_raster(),
+            "probabilities": quantity_raster([info.name for info in self.classes]),
+            "confidence": quantity_raster(["confidence"]),
+            "error": quantity_raster(["error"]),
         }[kind]
         return open_cog(
             self.path(name, kind), scene=scene, tags={"GEOHSAL_MODEL": self.model_hash}, **options
@@ -111,12 +100,3 @@ def _put(
         targets[kind].write(np.where(valid, arrays[kind], np.float32(np.nan)), 1, window=window)
     probabilities = np.where(valid, arrays["probabilities"], np.float32(np.nan))
     targets["probabilities"].write(probabilities, window=window)
-
-
-def _quantity(names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "dtype": np.float32,
-        "nodata": float("nan"),
-        "band_names": tuple(names),
-        "overview_resampling": "average",
-    }

@@ -14,17 +14,10 @@ from geohsal.io.atomic import discard, scratch
 from geohsal.io.run import Round
 from geohsal.query.acquisition import acquisition
 from geohsal.workflows.context import RunContext, open_context
-from geohsal.workflows.engine import parse_shard
+from geohsal.workflows.engine import Engine, parse_shard
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.query_choice import Choice
-from geohsal.workflows.query_score import (
-    Engine,
-    Scores,
-    plan_scores,
-    score_chunks,
-    sweep,
-    unit_hash,
-)
+from geohsal.workflows.query_score import Scores, plan_scores, score_chunks, sweep, unit_hash
 from geohsal.workflows.query_summary import QuerySummary, Shares, words
 from geohsal.workflows.query_write import clear, finished, move_maps, write_record, write_round
 from geohsal.workflows.stages import StageFolder, query_folder
@@ -128,13 +121,12 @@ def query(
     summary = request.before(overwrite=overwrite)
     if summary is not None:
         return summary
-    engine = Engine(workers=workers, device=device, scheduler=scheduler)
-    reporter = progress or Silent()
+    engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
     if dry_run:
-        return _dry_run(request, engine, reporter)
+        return _dry_run(request, engine, device=device)
     scores = request.scores()
-    score_chunks(request.context, request.round, scores, engine, progress=reporter)
-    return _choose(request, scores, reporter, overwrite=overwrite)
+    score_chunks(request.context, request.round, scores, engine, device=device)
+    return _choose(request, scores, engine.progress, overwrite=overwrite)
 
 
 def select(
@@ -191,8 +183,8 @@ def score(
     round_ = context.run.current
     unit = unit_hash(context, round_)
     scores = plan_scores(context, round_, query_folder(context.run), unit=unit)
-    engine = Engine(workers=workers, device=device, shard=share, scheduler=scheduler)
-    done = score_chunks(context, round_, scores, engine, progress=progress or Silent())
+    engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
+    done = score_chunks(context, round_, scores, engine, device=device, shard=share)
     summary = ScoreSummary(
         round=round_.index,
         shard=str(share),
@@ -251,7 +243,7 @@ def _target(round_: Round) -> Iterator[Round]:
         yield Round(index=round_.index, run_dir=folder)
 
 
-def _dry_run(request: _Request, engine: Engine, progress: Progress) -> QuerySummary:
+def _dry_run(request: _Request, engine: Engine, *, device: str) -> QuerySummary:
     """Choose and tell; the parts of shards are used if they are all there."""
     context, round_ = request.context, request.round
     with TemporaryDirectory() as name:
@@ -259,9 +251,9 @@ def _dry_run(request: _Request, engine: Engine, progress: Progress) -> QuerySumm
         scores = request.scores()
         if scores.left:
             scores = replace(scores, folder=StageFolder(path=Path(name) / "query"))
-            score_chunks(context, round_, scores, engine, progress=progress)
+            score_chunks(context, round_, scores, engine, device=device)
         work = Choice(context, round_, elsewhere, request.shares, scores)
-        return replace(work.choose(request.budget, progress)[1], files=())
+        return replace(work.choose(request.budget, engine.progress)[1], files=())
 
 
 def _shares(packages: int, overlap: str) -> Shares:

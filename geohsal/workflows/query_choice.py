@@ -28,7 +28,7 @@ from geohsal.workflows.chunk_parts import SceneParts
 from geohsal.workflows.context import RunContext
 from geohsal.workflows.engine import require_parts
 from geohsal.workflows.progress import Progress
-from geohsal.workflows.query_parts import ScenePart, kept_path, read_part, write_part
+from geohsal.workflows.query_parts import ScenePart, kept_path, read_kept, write_kept
 from geohsal.workflows.query_score import Scores
 from geohsal.workflows.query_summary import Dealt, QuerySummary, Shares, summary_of
 from geohsal.workflows.region_units import superpixel_rasters
@@ -98,7 +98,7 @@ class Choice:
 
     def _scene(self, scene: Scene, progress: Progress) -> Candidates:
         if scene.scene_id in self.scores.kept:
-            kept = read_part(kept_path(self.asking, scene.scene_id), self.scores.unit)
+            kept = read_kept(kept_path(self.asking, scene.scene_id), self.scores.unit)
             if kept is None:
                 raise DataError(
                     f"{kept_path(self.asking, scene.scene_id)}: has just been changed; run the "
@@ -112,7 +112,7 @@ class Choice:
         self._rest(scene, parts.teacher)
         kept_path(self.round, scene.scene_id).unlink(missing_ok=True)  # of the rasters before
         merged = merge_scene(self._rules, scene, parts, target=self.round, progress=progress)
-        write_part(kept_path(self.round, scene.scene_id), self.scores.unit, merged)
+        write_kept(kept_path(self.round, scene.scene_id), self.scores.unit, merged)
         return self._count(merged)
 
     @property

@@ -33,7 +33,7 @@ def kept_path(round_: Round, scene_id: str) -> Path:
     return round_.dir / "parts" / f"{scene_id}.npz"
 
 
-def write_part(path: Path, unit: str, part: ScenePart) -> None:
+def write_kept(path: Path, unit: str, part: ScenePart) -> None:
     """Keep a merged scene, so that nothing need judge it again."""
     arrays: dict[str, Any] = {
         field.name: np.asarray(getattr(part.candidates, field.name)) for field in fields(Candidates)
@@ -45,8 +45,8 @@ def write_part(path: Path, unit: str, part: ScenePart) -> None:
         )
 
 
-def read_part(path: Path, unit: str) -> ScenePart | None:
-    """What `write_part` kept; None where there is nothing of this unit, or it is damaged."""
+def read_kept(path: Path, unit: str) -> ScenePart | None:
+    """What `write_kept` wrote; None where there is nothing of this unit, or it is damaged."""
     if not path.exists():
         return None
     try:

@@ -5,37 +5,26 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from geohsal.io.atomic import discard, read_record
 from geohsal.io.fingerprint import file_sha256
-from geohsal.io.plan import Plan, SceneUnits, freeze_plan, make_plan
+from geohsal.io.plan import Plan, SceneUnits, freeze_plan, make_plan, window_rows
 from geohsal.io.run import Round
 from geohsal.refine.plar import require_kernel
 from geohsal.training.maps import scene_chunks
 from geohsal.training.model_io import load_model
 from geohsal.workflows.asked import blocked_pixels
 from geohsal.workflows.context import RunContext, pick_device
-from geohsal.workflows.engine import Shard, drop_strangers, missing, run_plan
+from geohsal.workflows.engine import Engine, Shard, drop_strangers, missing, run_plan
 from geohsal.workflows.progress import Progress
-from geohsal.workflows.query_parts import kept_path, read_part
+from geohsal.workflows.query_parts import kept_path, read_kept
 from geohsal.workflows.region_units import superpixel_rasters
 from geohsal.workflows.scene_pass import ScenePass
 from geohsal.workflows.stages import StageFolder
 
 CHUNK_WINDOWS = 4
 """Windows of the whole-scene pass that are one chunk: minutes of work, their maps in memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """Who judges: processes here, a shard of them, or a Dask scheduler; changes no result."""
-
-    workers: int = 1
-    device: str = "auto"
-    shard: Shard | None = None
-    scheduler: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +62,7 @@ def kept_scenes(context: RunContext, round_: Round, unit: str) -> frozenset[str]
     return frozenset(
         scene_id
         for scene_id in context.scenes
-        if read_part(kept_path(round_, scene_id), unit) is not None
+        if read_kept(kept_path(round_, scene_id), unit) is not None
     )
 
 
@@ -91,13 +80,7 @@ def plan_scores(context: RunContext, round_: Round, folder: StageFolder, *, unit
         SceneUnits(
             scene_id=scene_id,
             fingerprint=context.record.scenes[scene_id].fingerprint,
-            windows=np.array(
-                [
-                    (window.row_off, window.col_off, window.height, window.width)
-                    for window in scene_chunks(predictor, *scene.shape)
-                ],
-                dtype=np.int32,
-            ),
+            windows=window_rows(scene_chunks(predictor, *scene.shape)),
         )
         for scene_id, scene in context.scenes.items()
         if scene_id not in kept
@@ -117,9 +100,17 @@ def sweep(context: RunContext, round_: Round, folder: StageFolder, *, unit: str)
 
 
 def score_chunks(
-    context: RunContext, round_: Round, scores: Scores, engine: Engine, *, progress: Progress
+    context: RunContext,
+    round_: Round,
+    scores: Scores,
+    engine: Engine,
+    *,
+    device: str,
+    shard: Shard | None = None,
 ) -> int:
     """Judge the chunks (of a shard) that lack a part; gives back how many.
+
+    `device` is auto, cpu, cuda or cuda:N.
 
     Raises:
         KernelError: the kernel that the settings ask for cannot run here.
@@ -132,24 +123,16 @@ def score_chunks(
     freeze_plan(folder.plan, plan)
     drop_strangers(plan, folder.parts)
     if engine.scheduler is None:
-        require_kernel(context.config.plar, pick_device(engine.device))
+        require_kernel(context.config.plar, pick_device(device))
     work = ScenePass(
         model_dir=round_.model_dir.resolve(),
         opener=context.opener,
         config=context.config,
-        device=engine.device,
+        device=device,
         blocked=blocked_pixels(context.run, plan.scenes)[0],
-        superpixels=_superpixels(context, _scenes_of(scores, engine.shard), progress),
+        superpixels=_superpixels(context, _scenes_of(scores, shard), engine.progress),
     )
-    return run_plan(
-        plan,
-        work,
-        folder.parts,
-        shard=engine.shard,
-        workers=engine.workers,
-        progress=progress,
-        scheduler=engine.scheduler,
-    )
+    return run_plan(plan, work, folder.parts, shard=shard, engine=engine)
 
 
 def _superpixels(
@@ -162,5 +145,5 @@ def _superpixels(
 def _scenes_of(scores: Scores, shard: Shard | None) -> list[str]:
     """Scenes that a shard looks at, in plan order."""
     places = range(len(scores.plan.chunk_ids))
-    own = places if shard is None else places[shard.index :: shard.count]
+    own = places if shard is None else shard.of(places)
     return list(dict.fromkeys(scores.plan.scene_of(place) for place in own))

@@ -16,8 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from geohsal.geo.budget import counted
 from geohsal.geo.states import STATE_COLORS
 from geohsal.io.html_tree import inline_svg
+from geohsal.refine.diagnosis import ErrorMaskQuality
 from geohsal.workflows.diagnose import FREE_STATES
-from geohsal.workflows.report_facts import Measured, Quality
+from geohsal.workflows.report_facts import Measured
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#767676"
 """After Okabe and Ito."""
@@ -79,22 +80,23 @@ def accuracy_chart(points: Sequence[tuple[int, int, Measured]]) -> ET.Element:
     return _chart(draw, height_in=3.4, prefix="accuracy", title="Accuracy by round")
 
 
-def reliability_chart(quality: Quality) -> ET.Element:
+def reliability_chart(quality: ErrorMaskQuality) -> ET.Element:
     """Per bin of the stated error probability: the share that was wrong, and how many pixels."""
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
-        lows = [item.low for item in quality.bins]
-        widths = [item.high - item.low for item in quality.bins]
-        found = [item.found for item in quality.bins]
+        bins = quality.reliability
+        lows = [item.low for item in bins]
+        widths = [item.high - item.low for item in bins]
+        found = [item.found for item in bins]
         upper.bar(lows, found, widths, align="edge", color=BLUE, edgecolor="white", label="wrong")
-        stated = [item.stated for item in quality.bins]
+        stated = [item.stated for item in bins]
         upper.plot(stated, stated, "D", color=ORANGE, markersize=5, label="as stated")
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
         upper.set(xlim=(0, 1), ylim=(0, 1.02))
         upper.set_ylabel("share wrong")
         upper.legend(loc="upper left", frameon=False)
-        counts = [item.pixels for item in quality.bins]
+        counts = [item.pixels for item in bins]
         lower.bar(lows, counts, widths, align="edge", color=GREY, edgecolor="white")
         lower.set_ylabel("pixels")
         lower.set_xlabel("error probability stated")

@@ -16,6 +16,7 @@ from geohsal.io.manifest import load_manifest
 from geohsal.io.run import Round, Run, Step
 from geohsal.io.run_tables import load_scenes
 from geohsal.query.costs import Review, gaps
+from geohsal.refine.diagnosis import ErrorMaskQuality, ReliabilityBin
 from geohsal.workflows.diagnose import diagnostics_path
 from geohsal.workflows.status import RunStatus, status
 
@@ -63,35 +64,12 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bin:
-    """Pixels whose stated error probability lies from `low` to `high`; `found` were wrong."""
-
-    low: float
-    high: float
-    pixels: int
-    stated: float
-    found: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
-    """How well the error probability finds the teacher's errors; None where nothing can tell."""
-
-    pixels: int
-    errors: int
-    auroc: float | None
-    aupr: float | None
-    ece: float | None
-    bins: tuple[Bin, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """The error mask of a round held against `reference`: answers or truth."""
 
     reference: str
-    every: Quality
-    confident: Quality
+    every: ErrorMaskQuality
+    confident: ErrorMaskQuality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,12 +220,12 @@ def _judged(record: dict[str, Any]) -> Calibration:
     )
 
 
-def _quality(found: dict[str, Any]) -> Quality:
-    return Quality(
+def _quality(found: dict[str, Any]) -> ErrorMaskQuality:
+    return ErrorMaskQuality(
         pixels=int(found["pixels"]),
         errors=int(found["errors"]),
         auroc=found["auroc"],
         aupr=found["aupr"],
         ece=found["ece"],
-        bins=tuple(Bin(**item) for item in found["reliability"]),
+        reliability=tuple(ReliabilityBin(**item) for item in found["reliability"]),
     )

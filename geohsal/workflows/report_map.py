@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
 from affine import Affine
 from matplotlib import colormaps
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from geohsal.geo.polygons import mask_to_multipolygon
 from geohsal.geo.scene import ClassInfo, QueryRegion, Scene
 from geohsal.geo.states import IGNORE_INDEX, STATE_COLORS, PixelState
 from geohsal.io.run import RasterKind, Round
-from geohsal.io.web_picture import read_small, webp_uri
+from geohsal.io.web_picture import read_small, svg_path, webp_uri
 
 LONGEST_PX = 1024
 """Long side of a map, at most."""
@@ -253,16 +252,4 @@ def _title(region: QueryRegion) -> str:
     return (
         f"Rank {region.rank}: {words}; {counted(region.pixels, 'pixel')}, error probability "
         f"{region.error_probability:.2f} ({region.region_id})"
-    )
-
-
-def svg_path(geometry: BaseGeometry) -> str:
-    """Rings of polygons as the text of an SVG path."""
-    rings = [
-        ring
-        for polygon in shapely.get_parts(geometry)
-        for ring in (polygon.exterior, *polygon.interiors)
-    ]
-    return "".join(
-        "M" + "L".join(f"{x:g} {y:g}" for x, y in ring.coords[:-1]) + "Z" for ring in rings
     )

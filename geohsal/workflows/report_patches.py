@@ -17,8 +17,8 @@ from geohsal.geo.polygons import mask_to_multipolygon
 from geohsal.geo.scene import ClassInfo, Scene
 from geohsal.geo.states import PixelState
 from geohsal.io.run import RasterKind, Round
-from geohsal.io.web_picture import read_small, webp_uri
-from geohsal.workflows.report_map import class_pixels, svg_path, view_pixels
+from geohsal.io.web_picture import read_small, svg_path, webp_uri
+from geohsal.workflows.report_map import class_pixels, view_pixels
 
 MOST_PATCHES = 8
 

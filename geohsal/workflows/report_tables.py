@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from geohsal.geo.scene import ClassInfo
 from geohsal.io.html_tree import element, table
-from geohsal.workflows.report_facts import Asked, Measured, Quality, RoundFacts, RunFacts, Spent
+from geohsal.refine.diagnosis import ErrorMaskQuality
+from geohsal.workflows.report_facts import Asked, Measured, RoundFacts, RunFacts, Spent
 
 MOST_CLASSES = 20
 """Classes of a confusion matrix; the smaller ones are added up."""
@@ -178,6 +179,6 @@ def quality_table(rounds: Sequence[RoundFacts]) -> ET.Element:
     return table(("", "AUROC", "AUPR", "ECE", "pixels", "teacher's errors"), rows)
 
 
-def _quality_cells(found: Quality) -> tuple[str, ...]:
+def _quality_cells(found: ErrorMaskQuality) -> tuple[str, ...]:
     figures = (number(found.auroc), number(found.aupr), number(found.ece))
     return (*figures, f"{found.pixels:,}", f"{found.errors:,}")

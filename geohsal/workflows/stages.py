@@ -1,10 +1,10 @@
 """How far the stages of a run are: parts that are there, counted against the frozen plans."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from geohsal.io.plan import read_plan
+from geohsal.io.plan import Plan, find_plan, freeze_plan, read_plan
 from geohsal.io.run import Run
 from geohsal.workflows.engine import missing
 
@@ -23,7 +23,7 @@ class StageCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFolder:
-    """Where a stage keeps its plan and its parts; opens nothing."""
+    """Where a stage keeps its plan and its parts."""
 
     path: Path
 
@@ -36,6 +36,22 @@ class StageFolder:
     def parts(self) -> Path:
         """Folder of the parts."""
         return self.path / PARTS
+
+    def shared_plan(self, fits: Callable[[Plan], bool], make: Callable[[], Plan]) -> Plan:
+        """The plan of all shares: that of the first one while it fits, else one made anew.
+
+        Args:
+            fits: whether a plan is still of what is asked for.
+            make: the whole plan; costs far more than to see whether one fits.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        plan = find_plan(self.plan)
+        if plan is None or not fits(plan):
+            plan = make()
+            freeze_plan(self.plan, plan)
+        return plan
 
 
 def tile_folder(run: Run) -> StageFolder:

@@ -14,10 +14,10 @@ from geohsal.io.atomic import discard
 from geohsal.io.gdal import is_remote
 from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.io.manifest import Manifest, dump_manifest, load_manifest
-from geohsal.io.plan import Plan, freeze_plan, read_plan
+from geohsal.io.plan import Plan, find_plan
 from geohsal.io.run import Run
 from geohsal.io.run_tables import TileRecord, read_config
-from geohsal.workflows.engine import Shard, missing, parse_shard
+from geohsal.workflows.engine import Engine, Shard, missing, parse_shard
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.scan import SceneTask
 from geohsal.workflows.stages import StageFolder, tile_folder
@@ -30,7 +30,7 @@ from geohsal.workflows.tile_changes import (
     same_text,
     scenes_to_scan,
 )
-from geohsal.workflows.tile_merge import RASTERS, Engine, ScenePass, changes, merged
+from geohsal.workflows.tile_merge import RASTERS, RunScan, changes, merged
 from geohsal.workflows.tile_overview import overview
 from geohsal.workflows.tile_work import STAGE, ScannedScene, plan_scenes, request_of
 
@@ -146,7 +146,7 @@ def tile(
         return _summary(run, before.record, changed=False, dry_run=dry_run)
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
     with _working(run, dry_run=dry_run) as folder:
-        work = ScenePass(run=run, tasks=request.tasks, folder=folder, dry_run=dry_run)
+        work = RunScan(run=run, tasks=request.tasks, folder=folder, dry_run=dry_run)
         found = work.all(engine) if request.tasks else {}
         scans = {scene_id: scene.scan for scene_id, scene in found.items()}
         records, tiles = merged(request.manifest, scans, before)
@@ -200,13 +200,13 @@ def tile_share(
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
     with _working(request.run, dry_run=False, keep=True) as folder:
         plan = _frozen(folder, request)
-        work = ScenePass(run=request.run, tasks=request.tasks, folder=folder)
+        work = RunScan(run=request.run, tasks=request.tasks, folder=folder)
         done = _share(work, plan, own, engine)
         left = len(missing(plan, folder.parts))
     return TileShare(run_dir=out, shard=shard, done=done, left=left)
 
 
-def _share(work: ScenePass, plan: Plan, shard: Shard, engine: Engine) -> int:
+def _share(work: RunScan, plan: Plan, shard: Shard, engine: Engine) -> int:
     """Do a share, unless a merge takes its folder away meanwhile: the plan goes with it."""
     folder = work.folder
     try:
@@ -227,21 +227,11 @@ def _share(work: ScenePass, plan: Plan, shard: Shard, engine: Engine) -> int:
 
 def _frozen(folder: StageFolder, request: _Request) -> Plan:
     """The plan of all shares: that of the first one, so that the others need not look at all."""
-    planned = _planned(folder)
-    same = planned and (planned.stage, planned.request) == (STAGE, request_of(request.tasks))
-    if planned and same and planned.scenes == tuple(request.reasons):
-        return planned
-    plan, _ = plan_scenes(request.tasks)
-    freeze_plan(folder.plan, plan)
-    return plan
-
-
-def _planned(folder: StageFolder) -> Plan | None:
-    """The plan that is there; None where there is none, or it was damaged."""
-    try:
-        return read_plan(folder.plan)
-    except DataError:
-        return None
+    wanted = STAGE, request_of(request.tasks), tuple(request.reasons)
+    return folder.shared_plan(
+        lambda plan: (plan.stage, plan.request, plan.scenes) == wanted,
+        make=lambda: plan_scenes(request.tasks)[0],
+    )
 
 
 def _request(
@@ -258,7 +248,7 @@ def _request(
     if before:
         refuse_other_data(manifest, before, tile=settings.tile)
         refuse_other_request(manifest, before, tile=settings.tile)
-    planned = _planned(tile_folder(run)) if before and not before.whole else None
+    planned = find_plan(tile_folder(run).plan) if before and not before.whole else None
     reasons = scenes_to_scan(
         manifest,
         before,

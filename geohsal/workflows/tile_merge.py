@@ -22,8 +22,8 @@ from geohsal.io.run_tables import (
     write_summary,
 )
 from geohsal.io.tile_index import write_tiles
-from geohsal.workflows.engine import Shard, read_parts, run_plan
-from geohsal.workflows.progress import Progress, Silent
+from geohsal.workflows.engine import Engine, Shard, read_parts, run_plan
+from geohsal.workflows.progress import Silent
 from geohsal.workflows.scan import SceneScan, SceneTask
 from geohsal.workflows.stages import StageFolder
 from geohsal.workflows.tile_changes import Before
@@ -39,21 +39,7 @@ RASTERS = "rasters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """Who does the work: processes here, or the workers of a Dask scheduler."""
-
-    workers: int
-    scheduler: str | None
-    progress: Progress
-
-    @property
-    def alone(self) -> bool:
-        """Whether all is done in this process."""
-        return self.workers == 1 and self.scheduler is None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScenePass:
+class RunScan:
     """Scenes to scan for a run, and the folder in which their parts gather.
 
     `dry_run`: nothing but parts is written.
@@ -79,16 +65,10 @@ class ScenePass:
             stage=self._stage,
             progress=engine.progress if engine.alone else None,
         )
-        done = run_plan(
-            plan,
-            work,
-            self.folder.parts,
-            shard=shard,
-            workers=engine.workers,
-            progress=Silent() if engine.alone else engine.progress,
-            scheduler=engine.scheduler,
-        )
-        own = plan.chunk_ids if shard is None else plan.chunk_ids[shard.index :: shard.count]
+        # a worker in this process tells of every tile itself
+        teller = replace(engine, progress=Silent()) if engine.alone else engine
+        done = run_plan(plan, work, self.folder.parts, shard=shard, engine=teller)
+        own = plan.chunk_ids if shard is None else shard.of(plan.chunk_ids)
         self._refuse_failed(own)
         return done
 

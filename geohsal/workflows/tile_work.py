@@ -22,7 +22,7 @@ from geohsal.geo.scene import Tile
 from geohsal.io.atomic import PART
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.parts import Part
-from geohsal.io.plan import Plan, SceneUnits, make_plan
+from geohsal.io.plan import Plan, SceneUnits, make_plan, window_rows
 from geohsal.io.raster import open_scene
 from geohsal.io.run import Run
 from geohsal.io.run_tables import labels_digest, scene_record, scene_values
@@ -115,10 +115,6 @@ def _put_aside(beside: Path, folder: Path) -> dict[str, str]:
 
 
 def _arrays(scan: SceneScan, *, files: dict[str, str]) -> dict[str, NDArray[Any]]:
-    cores = [
-        (tile.core.row_off, tile.core.col_off, tile.core.height, tile.core.width)
-        for tile in scan.tiles
-    ]
     note = {
         "record": scene_values(scan.record),
         "files": files,
@@ -126,7 +122,7 @@ def _arrays(scan: SceneScan, *, files: dict[str, str]) -> dict[str, NDArray[Any]
     }
     return {
         "note": _text(note),
-        "cores": np.array(cores, dtype=np.int32).reshape(-1, 4),
+        "cores": window_rows(tile.core for tile in scan.tiles),
         "valid_share": np.array([tile.valid_share for tile in scan.tiles], dtype=np.float64),
         "labelled_share": np.array([tile.labelled_share for tile in scan.tiles], dtype=np.float64),
     }

@@ -4,10 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio.windows import Window
 from toy_work import toy_plan
 
 from geohsal.errors import DataError
-from geohsal.io.plan import COLUMNS, Plan, SceneUnits, freeze_plan, make_plan, read_plan, write_plan
+from geohsal.io.plan import (
+    COLUMNS,
+    Plan,
+    SceneUnits,
+    find_plan,
+    freeze_plan,
+    make_plan,
+    read_plan,
+    window_rows,
+    write_plan,
+)
 
 
 def one(**changes: object) -> Plan:
@@ -101,3 +112,20 @@ def test_a_frozen_plan_is_left_alone_until_the_request_changes(tmp_path: Path) -
     assert path.stat().st_ino == before.st_ino
     freeze_plan(path, toy_plan(request="another"))
     assert read_plan(path).request == "another"
+
+
+def test_a_plan_that_is_missing_or_damaged_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "plan.parquet"
+    assert find_plan(path) is None
+    path.write_bytes(b"garbage")
+    assert find_plan(path) is None
+    freeze_plan(path, toy_plan())
+    found = find_plan(path)
+    assert found is not None
+    assert found.chunk_ids == toy_plan().chunk_ids
+
+
+def test_windows_are_rows_of_four_numbers_also_where_there_are_none() -> None:
+    rows = window_rows([Window(1, 2, 30, 4), Window(31, 2, 5, 4)])  # column and row, width, height
+    assert rows.tolist() == [[2, 1, 4, 30], [2, 31, 4, 5]]
+    assert (window_rows([]).shape, rows.dtype) == ((0, 4), np.int32)

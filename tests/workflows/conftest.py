@@ -1,12 +1,17 @@
 """A tiny synthetic landscape, and runs on it, made once."""
 
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from tiny_run import TINY_SETTINGS, geohsal
 
+from geohsal.io.plan import Plan
 from geohsal.io.run import Run, open_run
+from geohsal.workflows.engine import Engine, Shard, Work, run_plan
 from geohsal.workflows.landscape import write_landscape
 
 
@@ -17,6 +22,27 @@ def tiny_landscape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = write_landscape(folder, shape=(192, 224))
     (folder / "settings.yaml").write_text(TINY_SETTINGS, "utf-8")
     return manifest
+
+
+@pytest.fixture
+def judged_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[ModuleType], Path]:
+    """Sends the work of a module to another folder: a scheduler's workers stand in their own."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def sent(plan: Plan, work: Work, folder: Path, *, shard: Shard | None, engine: Engine) -> int:
+        parts, copied = folder.absolute(), pickle.loads(pickle.dumps(work))
+        with monkeypatch.context() as patch:
+            patch.chdir(elsewhere)
+            return run_plan(plan, copied, parts, shard=shard, engine=engine)
+
+    def send(module: ModuleType) -> Path:
+        monkeypatch.setattr(module, "run_plan", sent)
+        return elsewhere
+
+    return send
 
 
 @pytest.fixture(scope="session")

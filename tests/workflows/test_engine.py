@@ -11,6 +11,7 @@ from geohsal.io.parts import part_path, read_part, write_part
 from geohsal.io.plan import freeze_plan
 from geohsal.io.run import Run
 from geohsal.workflows.engine import (
+    Engine,
     Shard,
     chunk_of,
     drop_strangers,
@@ -24,9 +25,12 @@ from geohsal.workflows.progress import Silent
 from geohsal.workflows.stages import StageCount, query_folder, stage_counts, tile_folder
 
 
-def run(folder: Path, work: ToyWork | None = None, **options: object) -> int:
-    values: dict[str, object] = {"shard": None, "workers": 1, "progress": Silent()}
-    return run_plan(toy_plan(), work or ToyWork(), folder, **(values | options))  # type: ignore[arg-type]
+def run(
+    folder: Path, work: ToyWork | None = None, *, shard: Shard | None = None, **options: object
+) -> int:
+    values: dict[str, object] = {"workers": 1, "scheduler": None, "progress": Silent()}
+    engine = Engine(**(values | options))  # type: ignore[arg-type]
+    return run_plan(toy_plan(), work or ToyWork(), folder, shard=shard, engine=engine)
 
 
 def content(folder: Path) -> dict[str, bytes]:

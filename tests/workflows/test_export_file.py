@@ -1,11 +1,11 @@
 """Exports in all formats: repeatable, with their record inside, the same for any strip height."""
 
 import json
-import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import geopandas
 import numpy as np
@@ -26,7 +26,6 @@ from geohsal.io.run import Run
 from geohsal.io.run_tables import load_scenes
 from geohsal.workflows import export as export_module
 from geohsal.workflows import export_scene, export_work
-from geohsal.workflows.engine import run_plan
 from geohsal.workflows.export import export, export_folder
 from geohsal.workflows.tile import tile
 
@@ -347,20 +346,13 @@ def test_a_scene_cut_from_other_rasters_than_planned_is_cut_again(
 
 
 def test_an_export_of_relative_paths_can_be_done_elsewhere(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    judged_elsewhere: Callable[[ModuleType], Path],
 ) -> None:
-    """A scheduler's workers stand in folders of their own."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-
-    def sent(plan, work, folder, **options):  # type: ignore[no-untyped-def]
-        place, work = folder.absolute(), pickle.loads(pickle.dumps(work))
-        with monkeypatch.context() as patch:
-            patch.chdir(elsewhere)
-            return run_plan(plan, work, place, **options)
-
+    elsewhere = judged_elsewhere(export_module)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(export_module, "run_plan", sent)
     assert export(Path("run"), Path("map.parquet")).written
     assert list(elsewhere.iterdir()) == []
 

@@ -5,8 +5,10 @@ import os
 import pickle
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,23 +53,30 @@ def rasters(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return paths
 
 
-@pytest.fixture(scope="module")
-def model(trained: Run) -> Path:
-    return trained.round(0).model_dir
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A model and two rasters, and hashes of what one undisturbed command makes of them."""
+
+    model: Path
+    rasters: tuple[Path, Path]
+    whole: dict[str, str]
+
+    def only(self, name: str) -> dict[str, str]:
+        """Hashes of the maps of one raster."""
+        return {path: digest for path, digest in self.whole.items() if path.startswith(name)}
 
 
 @pytest.fixture(scope="module")
-def whole(
-    model: Path, rasters: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """Hashes of what one undisturbed command writes."""
-    out = tmp_path_factory.mktemp("whole")
+def asked(
+    trained: Run, rasters: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Asked:
+    model, out = trained.round(0).model_dir, tmp_path_factory.mktemp("whole")
     summary = predict(None, rasters, out=out, model=model)
     assert summary.written == ("one", "two")
     assert summary.left is None
     assert sum(summary.class_pixels["one"].values()) > 0
     assert not (out / ".predict").exists()
-    return hashes(out)
+    return Asked(model=model, rasters=rasters, whole=hashes(out))
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -78,30 +87,24 @@ def parts_in(out: Path) -> int:
     return len(list((out / ".predict" / "parts").glob("*.arrow")))
 
 
-def test_shares_make_the_same_maps(
-    model: Path, rasters: tuple[Path, Path], whole: dict[str, str], tmp_path: Path
-) -> None:
-    left = []
+def test_shares_make_the_same_maps(asked: Asked, tmp_path: Path) -> None:
+    command, left = ("predict", "--model", asked.model, *asked.rasters, "-o", tmp_path), []
     for index in (2, 0, 0, 1):  # in any order, one twice
-        said = geohsal(
-            "predict", "--model", model, *rasters, "-o", tmp_path, "--shard", f"{index}/3", "--json"
-        )
+        said = geohsal(*command, "--shard", f"{index}/3", "--json")
         left.append(json.loads(said.stdout)["left"])
         assert not list(tmp_path.glob("*.tif"))
     assert left == [4, 2, 2, 0]
-    summary = predict(None, rasters, out=tmp_path, model=model)
+    summary = predict(None, asked.rasters, out=tmp_path, model=asked.model)
     assert summary.written == ("one", "two")
-    assert hashes(tmp_path) == whole
+    assert hashes(tmp_path) == asked.whole
     assert not (tmp_path / ".predict").exists()
-    again = predict(None, rasters, out=tmp_path, model=model)
+    again = predict(None, asked.rasters, out=tmp_path, model=asked.model)
     assert again.kept == ("one", "two")
 
 
-def test_what_comes_after_a_share_is_said(
-    model: Path, rasters: tuple[Path, Path], tmp_path: Path
-) -> None:
-    asked = ("predict", "--model", model, rasters[0], "-o", tmp_path, "--shard")
-    first, last = geohsal(*asked, "0/2").stdout, geohsal(*asked, "1/2").stdout
+def test_what_comes_after_a_share_is_said(asked: Asked, tmp_path: Path) -> None:
+    command = ("predict", "--model", asked.model, asked.rasters[0], "-o", tmp_path, "--shard")
+    first, last = geohsal(*command, "0/2").stdout, geohsal(*command, "1/2").stdout
     assert first.endswith(
         "once nothing is left, the same command without --shard writes the maps\n"
     )
@@ -109,65 +112,48 @@ def test_what_comes_after_a_share_is_said(
 
 
 def test_shares_that_cannot_open_the_same_rasters_share_out_the_others_alike(
-    model: Path, rasters: tuple[Path, Path], whole: dict[str, str], tmp_path: Path
+    asked: Asked, tmp_path: Path
 ) -> None:
     late, out = tmp_path / "late.tif", tmp_path / "maps"
-    asked = [late, *rasters]
-    assert list(predict(None, asked, out=out, model=model, shard="0/2").failures) == ["late"]
-    late.write_bytes(rasters[0].read_bytes())
-    share = predict(None, asked, out=out, model=model, shard="1/2")
+    given = [late, *asked.rasters]
+    assert list(predict(None, given, out=out, model=asked.model, shard="0/2").failures) == ["late"]
+    late.write_bytes(asked.rasters[0].read_bytes())
+    share = predict(None, given, out=out, model=asked.model, shard="1/2")
     assert (share.left, dict(share.failures)) == (2, {}), "windows of the late one"
-    predict(None, asked, out=out, model=model)
+    predict(None, given, out=out, model=asked.model)
     found = hashes(out)
-    assert {name: found[name] for name in whole} == whole
+    assert {name: found[name] for name in asked.whole} == asked.whole
 
 
 def test_relative_paths_can_be_judged_elsewhere(
-    model: Path,
-    rasters: tuple[Path, Path],
-    whole: dict[str, str],
+    asked: Asked,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    judged_elsewhere: Callable[[ModuleType], Path],
 ) -> None:
-    """A scheduler's workers stand in folders of their own."""
-    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    shutil.copytree(model, here / "model")
-    shutil.copy(rasters[0], here / "one.tif")
-
-    def sent(plan: Plan, work: Work, folder: Path, **options: Any) -> int:
-        place, work = folder.absolute(), pickle.loads(pickle.dumps(work))
-        with monkeypatch.context() as patch:
-            patch.chdir(elsewhere)
-            return run_plan(plan, work, place, **options)
-
+    here = tmp_path / "here"
+    shutil.copytree(asked.model, here / "model")
+    shutil.copy(asked.rasters[0], here / "one.tif")
+    judged_elsewhere(steps)
     monkeypatch.chdir(here)
-    monkeypatch.setattr(steps, "run_plan", sent)
     predict(None, ["one.tif"], out=Path("maps"), model=Path("model"))
-    one = {name: whole[name] for name in whole if name.startswith("one")}
-    assert hashes(here / "maps") == one
+    assert hashes(here / "maps") == asked.only("one")
 
 
-def test_old_parts_of_a_plan_that_stands_stay(
-    model: Path, rasters: tuple[Path, Path], whole: dict[str, str], tmp_path: Path
-) -> None:
-    predict(None, rasters[1:], out=tmp_path, model=model, shard="0/2")
+def test_old_parts_of_a_plan_that_stands_stay(asked: Asked, tmp_path: Path) -> None:
+    predict(None, asked.rasters[1:], out=tmp_path, model=asked.model, shard="0/2")
     old = sorted((tmp_path / ".predict" / "parts").iterdir())
     for path in old:
         os.utime(path, (time.time() - 2 * OLD_S,) * 2)
-    predict(None, rasters[:1], out=tmp_path, model=model)
+    predict(None, asked.rasters[:1], out=tmp_path, model=asked.model)
     assert all(path.exists() for path in old)
-    predict(None, rasters[1:], out=tmp_path, model=model)
-    assert hashes(tmp_path) == whole
+    predict(None, asked.rasters[1:], out=tmp_path, model=asked.model)
+    assert hashes(tmp_path) == asked.whole
     assert not (tmp_path / ".predict").exists()
 
 
 def test_a_killed_command_goes_on_where_it_stopped(
-    model: Path,
-    rasters: tuple[Path, Path],
-    whole: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
     run = predict_work.PredictWorker.run
@@ -184,32 +170,24 @@ def test_a_killed_command_goes_on_where_it_stopped(
     monkeypatch.setattr(predict_work.PredictWorker, "run", watched)
     monkeypatch.setattr(predict_parts, "GROUP_CHUNKS", 1)  # a raster is written, then the next
     with pytest.raises(KeyboardInterrupt):
-        predict(None, rasters, out=tmp_path, model=model)
+        predict(None, asked.rasters, out=tmp_path, model=asked.model)
     assert len(list(tmp_path.glob("one_*.tif"))) == 5
     assert parts_in(tmp_path) == 1
-    summary = predict(None, rasters, out=tmp_path, model=model)
+    summary = predict(None, asked.rasters, out=tmp_path, model=asked.model)
     assert summary.kept == ("one",)
     assert summary.written == ("two",)
     done.remove("killed")
     assert len(done) == len(set(done)) == 6
-    assert hashes(tmp_path) == whole
+    assert hashes(tmp_path) == asked.whole
 
 
 @pytest.mark.slow
-def test_processes_make_the_same_maps(
-    model: Path, rasters: tuple[Path, Path], whole: dict[str, str], tmp_path: Path
-) -> None:
-    geohsal("predict", "--model", model, *rasters, "-o", tmp_path, "--workers", "2")
-    assert hashes(tmp_path) == whole
+def test_processes_make_the_same_maps(asked: Asked, tmp_path: Path) -> None:
+    geohsal("predict", "--model", asked.model, *asked.rasters, "-o", tmp_path, "--workers", "2")
+    assert hashes(tmp_path) == asked.whole
 
 
-def test_work_can_be_sent(
-    model: Path,
-    rasters: tuple[Path, Path],
-    whole: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_work_can_be_sent(asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes get a small copy, and find everything again by it."""
 
     def copied(plan: Plan, work: Work, folder: Path, **settings: Any) -> int:
@@ -218,91 +196,79 @@ def test_work_can_be_sent(
         return run_plan(plan, pickle.loads(sent), folder, **settings)
 
     monkeypatch.setattr(steps, "run_plan", copied)
-    predict(None, rasters[:1], out=tmp_path, model=model)
-    assert hashes(tmp_path) == {name: whole[name] for name in whole if name.startswith("one")}
+    predict(None, asked.rasters[:1], out=tmp_path, model=asked.model)
+    assert hashes(tmp_path) == asked.only("one")
 
 
-def test_a_raster_that_cannot_be_read_fails_alone(
-    model: Path, rasters: tuple[Path, Path], whole: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_raster_that_cannot_be_read_fails_alone(asked: Asked, tmp_path: Path) -> None:
     torn, missing = tmp_path / "torn.tif", tmp_path / "missing.tif"
-    torn.write_bytes(rasters[0].read_bytes())
+    torn.write_bytes(asked.rasters[0].read_bytes())
     with rasterio.open(torn) as source:
         right_block = int(source.get_tag_item("BLOCK_OFFSET_1_0", "TIFF", bidx=1))
     with torn.open("r+b") as stream:
         stream.seek(right_block)
         stream.write(bytes(64))
     out = tmp_path / "maps"
-    asked = ("predict", "--model", model, torn, rasters[1], missing, "-o", out)
-    told = geohsal(*asked, "--shard", "0/1", "--json")
+    command = ("predict", "--model", asked.model, torn, asked.rasters[1], missing, "-o", out)
+    told = geohsal(*command, "--shard", "0/1", "--json")
     assert "missing.tif" in told.stderr
     assert list(json.loads(told.stdout)["failures"]) == ["missing"]
-    failed = geohsal(*asked, code=4)
+    failed = geohsal(*command, code=4)
     assert "2 of 3 rasters failed" in failed.stderr
     told_of = json.loads((out / "failures.json").read_text("utf-8"))
     assert sorted(told_of) == ["missing", "torn"]
     assert "torn.tif: cannot be read" in told_of["torn"]
-    assert hashes(out) == {name: whole[name] for name in whole if name.startswith("two")} | {
-        "failures.json": file_sha256(out / "failures.json")
-    }
+    assert hashes(out) == asked.only("two") | {"failures.json": file_sha256(out / "failures.json")}
     assert parts_in(out) == 1, "windows that were read are kept, failures are not"
-    alone = geohsal("predict", "--model", model, torn, "-o", out, code=3)
+    alone = geohsal("predict", "--model", asked.model, torn, "-o", out, code=3)
     assert "torn.tif: cannot be read" in alone.stderr
-    torn.write_bytes(rasters[0].read_bytes())
-    assert predict(None, [torn], out=out, model=model).written == ("torn",)
+    torn.write_bytes(asked.rasters[0].read_bytes())
+    assert predict(None, [torn], out=out, model=asked.model).written == ("torn",)
 
 
-def test_a_damaged_part_is_made_anew_by_the_next_command(
-    model: Path, rasters: tuple[Path, Path], whole: dict[str, str], tmp_path: Path
-) -> None:
-    predict(None, rasters[:1], out=tmp_path, model=model, shard="0/1")
+def test_a_damaged_part_is_made_anew_by_the_next_command(asked: Asked, tmp_path: Path) -> None:
+    predict(None, asked.rasters[:1], out=tmp_path, model=asked.model, shard="0/1")
     part = sorted((tmp_path / ".predict" / "parts").iterdir())[0]
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 255
     part.write_bytes(bytes(content))
     with pytest.raises(PartsMissingError, match="missing or damaged; run: geohsal predict"):
-        predict(None, rasters[:1], out=tmp_path, model=model)
+        predict(None, asked.rasters[:1], out=tmp_path, model=asked.model)
     assert not part.exists()
     assert not list(tmp_path.glob("*.tif"))
-    predict(None, rasters[:1], out=tmp_path, model=model)
-    assert hashes(tmp_path) == {name: whole[name] for name in whole if name.startswith("one")}
+    predict(None, asked.rasters[:1], out=tmp_path, model=asked.model)
+    assert hashes(tmp_path) == asked.only("one")
 
 
 def test_maps_that_another_command_wrote_meanwhile_are_kept(
-    model: Path,
-    rasters: tuple[Path, Path],
-    whole: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While this one still writes, the other is done and removes the parts."""
     write = MapFolder.write
 
     def overtaken(self: MapFolder, *given: Any) -> dict[str, int]:
         monkeypatch.setattr(MapFolder, "write", write)
-        predict(None, rasters[:1], out=tmp_path, model=model)
+        predict(None, asked.rasters[:1], out=tmp_path, model=asked.model)
         return write(self, *given)
 
     monkeypatch.setattr(MapFolder, "write", overtaken)
-    assert predict(None, rasters[:1], out=tmp_path, model=model).kept == ("one",)
-    assert hashes(tmp_path) == {name: whole[name] for name in whole if name.startswith("one")}
+    assert predict(None, asked.rasters[:1], out=tmp_path, model=asked.model).kept == ("one",)
+    assert hashes(tmp_path) == asked.only("one")
 
 
-def test_old_parts_of_other_plans_go(
-    model: Path, rasters: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_old_parts_of_other_plans_go(asked: Asked, tmp_path: Path) -> None:
     young, old = (part_path(tmp_path / ".predict" / "parts", name * 32) for name in "ab")
     old.parent.mkdir(parents=True)
     for path in (young, old):
         path.touch()
     os.utime(old, (time.time() - 2 * OLD_S,) * 2)
-    predict(None, rasters[:1], out=tmp_path, model=model)
+    predict(None, asked.rasters[:1], out=tmp_path, model=asked.model)
     assert young.exists()
     assert not old.exists()
 
 
-def test_addresses_stay_as_they_are(model: Path) -> None:
-    opener = outside(["https://host/folder/b.tif", Path("a.tif")], load_model(model))
+def test_addresses_stay_as_they_are(asked: Asked) -> None:
+    opener = outside(["https://host/folder/b.tif", Path("a.tif")], load_model(asked.model))
     assert [(name, source.image) for name, source in opener.sources.items()] == [
         ("b", "https://host/folder/b.tif"),
         ("a", "a.tif"),

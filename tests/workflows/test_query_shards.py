@@ -1,9 +1,9 @@
 """A query gives the same bytes whoever judges its chunks, and after whatever happened to it."""
 
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -278,19 +278,11 @@ def test_a_query_of_a_relative_run_can_be_judged_elsewhere(
     expected: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    judged_elsewhere: Callable[[ModuleType], Path],
 ) -> None:
-    """A scheduler's workers stand in folders of their own."""
-    run, work_off, elsewhere = copy("relative"), query_score.run_plan, tmp_path / "elsewhere"
-    elsewhere.mkdir()
-
-    def sent(plan: Any, work: Any, folder: Path, **options: Any) -> int:
-        place, work = folder.absolute(), pickle.loads(pickle.dumps(work))
-        with monkeypatch.context() as patch:
-            patch.chdir(elsewhere)
-            return work_off(plan, work, place, **options)
-
+    run = copy("relative")
+    judged_elsewhere(query_score)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(query_score, "run_plan", sent)
     query(Path("relative"), budget=BUDGET)
     assert content(run) == expected
 

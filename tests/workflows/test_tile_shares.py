@@ -1,11 +1,11 @@
 """A tile run in shares: the same bytes for any number of them, after kills and beside repeats."""
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from geohsal.io.run import Run, open_run
 from geohsal.io.run_tables import load_scenes, load_tiles
 from geohsal.workflows import tile as tile_module
 from geohsal.workflows import tile_merge, tile_work
-from geohsal.workflows.engine import run_plan
 from geohsal.workflows.stages import stage_counts
 from geohsal.workflows.tile import tile, tile_share
 
@@ -165,20 +164,14 @@ def test_labels_that_change_between_shares_are_not_taken_for_the_planned_ones(
 
 
 def test_work_of_a_relative_folder_can_be_done_elsewhere(
-    land: Path, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    land: Path,
+    tmp_path: Path,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    judged_elsewhere: Callable[[ModuleType], Path],
 ) -> None:
-    """A scheduler's workers stand in folders of their own."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-
-    def sent(plan: Any, work: Any, folder: Path, **options: Any) -> int:
-        place, work = folder.absolute(), pickle.loads(pickle.dumps(work))
-        with monkeypatch.context() as patch:
-            patch.chdir(elsewhere)
-            return run_plan(plan, work, place, **options)
-
+    elsewhere = judged_elsewhere(tile_merge)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tile_merge, "run_plan", sent)
     tile(land.relative_to(tmp_path), Path("run"), config=SMALL, scheduler=None, workers=1)
     assert files(tmp_path / "run") == whole
     assert list(elsewhere.iterdir()) == []
