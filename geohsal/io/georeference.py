@@ -1,5 +1,6 @@
 """Where a raster lies: its CRS and transform, or a clear word on what is missing."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ def locate(dataset: Any, manifest_crs: str | None, *, where: str) -> Place:
             f"{where}: has a CRS but no transform, so its pixels lie nowhere; add a world file or "
             "a geotransform (gdal_edit.py -a_ullr), or set crs: local"
         )
-    if abs(transform.determinant) == 0.0:
+    if not 0.0 < abs(transform.determinant) < math.inf:  # NaN is neither
         raise GeoreferenceError(f"{where}: its transform gives pixels no area; repair the file")
     return Place(crs=crs, transform=transform, local=local)
 
@@ -70,7 +71,8 @@ def _crs(own: CRS | None, manifest_crs: str | None, *, where: str) -> CRS:
     if own is None and manifest_crs is None:
         raise GeoreferenceError(
             f'{where}: has no CRS; add crs: "EPSG:..." (or crs: local, for a pixel grid without a '
-            "position) to its scene in the manifest"
+            "position) to its scene in the manifest, or write the CRS into the file (gdal_edit.py "
+            "-a_srs)"
         )
     if manifest_crs is None:
         return own

@@ -253,9 +253,15 @@ class SceneReader:
         return stack[:-1], stack[-1]
 
     def _pixels(self, numbers: list[int], inside: Window) -> NDArray[Any]:
-        read = self._dataset.read
+        keys = {"window": inside, "out_dtype": self._plan.dtype}
+        source = self._dataset
+        alike = len({source.dtypes[number - 1] for number in numbers}) == 1
         stack: NDArray[Any] = self._guarded(
-            lambda: read(numbers, window=inside, out_dtype=self._plan.dtype)
+            lambda: (
+                source.read(numbers, **keys)
+                if alike  # rasterio reads bands of several types one by one only
+                else np.stack([source.read(number, **keys) for number in numbers])
+            )
         )
         self.pixel_bytes += stack.nbytes
         return stack
