@@ -1,8 +1,10 @@
 """Which labelled regions exist, where to cut crops around them, and which are withheld."""
 
+import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,33 +35,61 @@ class LabelledRegion:
         return min(self.counts, key=lambda class_id: (-self.counts[class_id], class_id))
 
 
-def find_regions(
-    scene_id: str,
-    strips: Iterable[tuple[int, NDArray[np.uint8], NDArray[np.int32]]],
-    *,
-    seed: int,
-) -> list[LabelledRegion]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledPixels:
+    """The labelled pixels of a scene or a window [N]: row, col, class id, number of the region."""
+
+    rows: NDArray[np.int32]
+    cols: NDArray[np.int32]
+    classes: NDArray[np.uint8]
+    numbers: NDArray[np.int32]
+
+    @classmethod
+    def of(
+        cls,
+        classes: NDArray[np.uint8],
+        numbers: NDArray[np.int32],
+        *,
+        row: int = 0,
+        col: int = 0,
+    ) -> Self:
+        """Those of a window whose upper left pixel is (row, col); 255 may not train."""
+        rows, cols = np.nonzero((classes != IGNORE_INDEX) & (numbers > 0))
+        return cls(
+            rows=(rows + row).astype(np.int32),
+            cols=(cols + col).astype(np.int32),
+            classes=classes[rows, cols],
+            numbers=numbers[rows, cols],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Those of several windows, at least one."""
+        return cls(
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])
+                for name in cls.__slots__
+            }
+        )
+
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """Some of them."""
+        return dataclasses.replace(
+            self, **{name: getattr(self, name)[chosen] for name in self.__slots__}
+        )
+
+
+def find_regions(scene_id: str, pixels: LabelledPixels, *, seed: int) -> list[LabelledRegion]:
     """The labelled regions of one scene, sorted by number.
 
     Args:
         scene_id: names the scene in the regions' keys.
-        strips: (first row, classes, region numbers) of full-width strips; pixels that may not
-            train are 255 in `classes`.
-        seed: which pixels of a large region are kept does not depend on the strips' height.
+        pixels: all that may train, in any order.
+        seed: which pixels of a large region are kept.
     """
-    rows, cols, classes, numbers = [], [], [], []
-    for first, labels, regions in strips:
-        row, col = np.nonzero((labels != IGNORE_INDEX) & (regions > 0))
-        rows.append(row + first)
-        cols.append(col)
-        classes.append(labels[row, col])
-        numbers.append(regions[row, col])
-    if not rows:
-        return []
-    row, col = np.concatenate(rows), np.concatenate(cols)
-    label, number = np.concatenate(classes), np.concatenate(numbers)
-    order = np.lexsort((col, row, number))
-    row, col, label, number = row[order], col[order], label[order], number[order]
+    order = np.lexsort((pixels.cols, pixels.rows, pixels.numbers))
+    own = pixels.where(order)
+    row, col, label, number = own.rows, own.cols, own.classes, own.numbers
     found = []
     if not number.size:
         return []
@@ -81,8 +111,8 @@ def find_regions(
 def _region(
     scene_id: str,
     number: int,
-    row: NDArray[np.int64],
-    col: NDArray[np.int64],
+    row: NDArray[np.int32],
+    col: NDArray[np.int32],
     label: NDArray[np.uint8],
     *,
     seed: int,

@@ -154,6 +154,21 @@ class LabelReader:
         except GDAL_ERRORS as error:
             raise self._unreadable(error) from None
 
+    def rows(self, wanted: slice) -> LabelArrays:
+        """Labels of some rows of the scene; raises as `read`."""
+        return self.read(Window(0, wanted.start, self._source.width, wanted.stop - wanted.start))
+
+    def classes(self) -> NDArray[np.uint8]:
+        """Class ids (row, col) of the whole scene in one byte a pixel; raises as `read`."""
+        found = np.empty(self._source.shape, dtype=np.uint8)
+        try:
+            for rows in _stripes(self._source.height):
+                window = Window(0, rows.start, self._source.width, rows.stop - rows.start)
+                found[rows] = self._source.read(1, window=window)
+        except GDAL_ERRORS as error:
+            raise self._unreadable(error) from None
+        return found
+
     def _unreadable(self, error: BaseException) -> LabelError:
         return LabelError(
             f"{self._path}: cannot be read ({reason(error)}); delete it and run geohsal tile again"

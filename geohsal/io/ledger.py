@@ -7,7 +7,7 @@ that a killed process left unfinished is ignored when reading and cut off by the
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geohsal.errors import DataError
 from geohsal.geo.states import IGNORE_INDEX
-from geohsal.io.label_store import FIRST_ANSWER_REGION, LabelArrays
+from geohsal.io.label_store import FIRST_ANSWER_REGION, LabelArrays, Rows
 
 FORMAT_VERSION = 1
 Cell = tuple[int, int, int, int]
@@ -225,6 +225,38 @@ def replay(
         labels.regions[area][known] = entry.region_number
         labels.rounds[area][known] = entry.round
     return labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BurntPlane:
+    """One plane of a scene's labels with answers burnt in, made when its rows are asked for."""
+
+    base: Callable[[slice], LabelArrays]
+    entries: Sequence[LedgerEntry]
+    name: str
+    height: int
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        burnt = replay(self.base(rows), self.entries, top=rows.start, height=self.height)
+        plane: NDArray[Any] = getattr(burnt, self.name)
+        return plane
+
+
+def replayed_planes(
+    base: Callable[[slice], LabelArrays], entries: Sequence[LedgerEntry], *, height: int
+) -> tuple[Rows, Rows, Rows]:
+    """Classes, regions and rounds as `replay` gives them, whatever rows are asked for.
+
+    Args:
+        base: the manifest's labels of some rows of the scene.
+        entries: of the scene.
+        height: rows of the scene.
+    """
+    classes, regions, rounds = (
+        _BurntPlane(base=base, entries=entries, name=name, height=height)
+        for name in ("classes", "regions", "rounds")
+    )
+    return classes, regions, rounds
 
 
 def next_region_number(entries: Iterable[LedgerEntry], scene_id: str) -> int:

@@ -7,36 +7,48 @@ from scipy import ndimage
 from geohsal.geo.states import IGNORE_INDEX
 
 
-def interior_mask(
-    classes: NDArray[np.uint8], regions: NDArray[np.int32], *, distance_px: int
-) -> NDArray[np.bool_]:
-    """Labelled pixels (row, col) further than `distance_px` from another class or no label.
+def border_depth(classes: NDArray[np.uint8], *, at_most: int) -> NDArray[np.uint8]:
+    """Chessboard distance of labelled pixels to another class or no label, 0 where unlabelled.
 
-    Features near a label border mix two covers. A region that has no such pixel of a class keeps
-    its innermost ones, so erosion never empties it. The window's edge is not a border.
+    The window's edge is not a border: with a margin of `at_most` - 1 pixels, clipped to the scene,
+    the depths inside it are those of the whole scene.
 
     Args:
-        classes: class ids of a window, 255 where unlabelled.
-        regions: number of the labelled region, 0 where there is none.
-        distance_px: chessboard distance; one feature stride. 0 keeps every labelled pixel.
+        classes: class ids (row, col) of a window, 255 where unlabelled.
+        at_most: larger distances are not told apart; up to 255.
     """
-    keep = np.zeros(classes.shape, dtype=np.bool_)
-    labelled = (classes != IGNORE_INDEX) & (regions > 0)
-    for number in np.unique(classes[labelled]):
-        member = labelled & (classes == number)
-        depth = _depth(classes == number)
-        innermost = np.zeros(int(regions.max()) + 1, dtype=np.int64)
-        np.maximum.at(innermost, regions[member], depth[member])
-        keep |= member & (depth >= np.minimum(innermost[regions], distance_px + 1))
-    return keep
+    depth = np.zeros(classes.shape, dtype=np.uint8)
+    for number in np.unique(classes[classes != IGNORE_INDEX]):
+        inside = classes == number
+        far = inside.all()  # the transform would not find a border
+        found = at_most if far else ndimage.distance_transform_cdt(inside, "chessboard")[inside]
+        depth[inside] = np.minimum(found, at_most)
+    return depth
 
 
-def _depth(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Chessboard distance to the nearest pixel outside; the window's edge does not count."""
-    if inside.all():
-        return np.full(inside.shape, max(inside.shape) + 1, dtype=np.int64)
-    depth = ndimage.distance_transform_cdt(inside, "chessboard")
-    return np.asarray(depth, dtype=np.int64)
+def interior(
+    classes: NDArray[np.uint8],
+    regions: NDArray[np.int32],
+    depth: NDArray[np.uint8],
+    *,
+    distance_px: int,
+) -> NDArray[np.bool_]:
+    """Which labelled pixels lie further than `distance_px` from another class or no label.
+
+    Features near a label border mix two covers. A region that has no such pixel of a class keeps
+    its innermost ones, so erosion never empties it. All arrays hold one value per pixel.
+
+    Args:
+        classes: class ids, none 255.
+        regions: number of the labelled region, all of whose pixels are here.
+        depth: as `border_depth` gives, of at most `distance_px` + 1 or more.
+        distance_px: chessboard distance; one feature stride. 0 keeps every pixel.
+    """
+    pairs = regions.astype(np.int64) * (IGNORE_INDEX + 1) + classes
+    _, place = np.unique(pairs, return_inverse=True)
+    innermost = np.zeros(place.max(initial=-1) + 1, dtype=np.uint8)
+    np.maximum.at(innermost, place, depth)
+    return np.asarray(depth >= np.minimum(innermost[place], distance_px + 1), dtype=np.bool_)
 
 
 def draw_pixels(

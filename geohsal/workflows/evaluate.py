@@ -15,7 +15,7 @@ from geohsal.data.sources import SceneCrops
 from geohsal.errors import DataError, LabelError, RunError
 from geohsal.geo.states import IGNORE_INDEX, Split
 from geohsal.io.atomic import read_record, write_json
-from geohsal.io.label_store import read_label_raster
+from geohsal.io.label_store import LabelReader
 from geohsal.io.labels import read_truth
 from geohsal.io.run import Round
 from geohsal.io.run_tables import heldout_labels
@@ -138,7 +138,8 @@ def reference_map(context: RunContext, scene_id: str) -> NDArray[np.uint8]:
     source = context.manifest.scene(scene_id)
     scene = context.scenes[scene_id]
     if source.truth is None:
-        return read_label_raster(heldout_labels(context.run, scene_id)).classes
+        with LabelReader(heldout_labels(context.run, scene_id)) as held:
+            return held.classes()
     return read_truth(
         source.truth, scene, context.manifest.classes, where=f"scene {scene_id}: truth"
     )

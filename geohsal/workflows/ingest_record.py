@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geohsal.errors import ReviewError
-from geohsal.geo.scene import Scene
+from geohsal.geo.patches import slices
+from geohsal.geo.scene import QueryRegion, Scene
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.answer_file import write_answers_file
 from geohsal.io.atomic import write_json
@@ -24,7 +25,7 @@ from geohsal.io.conflict_file import (
     write_conflicts,
 )
 from geohsal.io.gpkg_read import is_open
-from geohsal.io.label_store import LabelArrays, read_label_raster, write_label_raster
+from geohsal.io.label_store import LabelReader, write_label_raster
 from geohsal.io.ledger import (
     LedgerEntry,
     active_entries,
@@ -34,6 +35,7 @@ from geohsal.io.ledger import (
     next_region_number,
     read_ledger,
     replay,
+    replayed_planes,
 )
 from geohsal.io.manifest import Manifest
 from geohsal.io.review_read import ReviewedRegion, ReviewedRound
@@ -137,21 +139,22 @@ def rebuild(run: Run, manifest: Manifest, scenes: Mapping[str, Scene], touched: 
     """Bring labels/<scene>.tif and labels.gpkg to what the ledger says."""
     entries = active_entries(read_ledger(run.ledger))
     for scene_id in sorted(touched):
-        labels = replayed(run, scene_id, entries)
-        write_label_raster(
-            run.labels(scene_id),
-            labels.classes,
-            labels.regions,
-            labels.rounds,
-            scene=scenes[scene_id],
-        )
+        scene, own = scenes[scene_id], [entry for entry in entries if entry.scene_id == scene_id]
+        with LabelReader(run.base_labels(scene_id)) as base:
+            planes = replayed_planes(base.rows, own, height=scene.height)
+            write_label_raster(run.labels(scene_id), *planes, scene=scene)
     write_answers_file(run.answers, entries, scenes=scenes, classes=manifest.classes)
 
 
-def replayed(run: Run, scene_id: str, entries: Sequence[LedgerEntry]) -> LabelArrays:
-    """Labels of a scene by the manifest and these entries."""
-    base = read_label_raster(run.base_labels(scene_id))
-    return replay(base, [entry for entry in entries if entry.scene_id == scene_id])
+def replayed_classes(
+    run: Run, region: QueryRegion, scene: Scene, entries: Sequence[LedgerEntry]
+) -> NDArray[np.uint8]:
+    """Classes (row, col) of a region's cell by the manifest and these entries."""
+    rows, columns = slices(region.cell)
+    own = [entry for entry in entries if entry.scene_id == region.scene_id]
+    with LabelReader(run.base_labels(region.scene_id)) as base:
+        burnt = replay(base.rows(rows), own, top=rows.start, height=scene.height)
+    return burnt.classes[:, columns]
 
 
 def outdated_conflicts(round_: Round, regions: Sequence[ReviewedRegion]) -> Path | None:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geohsal.errors import ReviewError, RunError
-from geohsal.geo.patches import slices
 from geohsal.geo.scene import QueryRegion, Scene
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.atomic import read_record, write_json
@@ -20,7 +19,7 @@ from geohsal.io.review_read import ReviewedRegion, ReviewedRound
 from geohsal.io.round_record import read_regions
 from geohsal.io.run import Round, Run
 from geohsal.io.run_tables import load_scenes
-from geohsal.workflows.ingest_record import burnt_pixels, now_text, rebuild, replayed
+from geohsal.workflows.ingest_record import burnt_pixels, now_text, rebuild, replayed_classes
 from geohsal.workflows.ingest_summary import IngestSummary
 from geohsal.workflows.standing import standing
 
@@ -121,7 +120,7 @@ def settle_round(
     for region in regions:
         height, width = region.mask.shape
         conflict = decode_classes(masks[region.region_id], height=height, width=width) == 1
-        now = replayed(run, region.scene_id, before).classes[slices(region.cell)]
+        now = replayed_classes(run, region, scenes[region.scene_id], before)
         chosen = settled.get(region.region_id, np.full_like(now, IGNORE_INDEX))
         changed = conflict & (chosen != IGNORE_INDEX) & (chosen != now)
         left += int((conflict & (now == IGNORE_INDEX) & ~changed).sum())

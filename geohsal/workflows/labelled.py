@@ -2,19 +2,25 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from geohsal.data.index import LabelledRegion, find_regions, withheld_keys
+from geohsal.data.index import LabelledPixels, LabelledRegion, find_regions, withheld_keys
 from geohsal.data.sources import SceneCrops
 from geohsal.errors import LabelError
+from geohsal.geo.patches import pad_window
 from geohsal.geo.states import IGNORE_INDEX
-from geohsal.refine.sampling import interior_mask
+from geohsal.refine.sampling import border_depth, interior
 from geohsal.training.crops import RoundData
+from geohsal.training.inference import chunks
 from geohsal.workflows.answered import answered_rounds
 from geohsal.workflows.context import RunContext
 from geohsal.workflows.replayed import track_record
 
 EROSION_PX = 1
 """Labelled pixels this near to a border are not evidence for class statistics."""
+
+WINDOW_PX = 1024
+"""Side of the windows in which labels are read."""
 
 
 def round_data(context: RunContext, round_index: int, *, device: torch.device) -> RoundData:
@@ -55,17 +61,11 @@ def round_data(context: RunContext, round_index: int, *, device: torch.device) -
 
 def _scene_regions(scene: SceneCrops, *, seed: int) -> list[LabelledRegion]:
     """Labelled regions of a scene with sampled pixels away from label borders."""
-    extent = scene.scene.extent
-    labels, numbers = scene.labels(extent)
-    usable = (labels != IGNORE_INDEX) & scene.trainable(extent)
-    labels = np.where(usable, labels, np.uint8(IGNORE_INDEX))
-    counts_everything = find_regions(scene.scene.scene_id, [(0, labels, numbers)], seed=seed)
-    inner = interior_mask(labels, numbers, distance_px=EROSION_PX)
-    eroded = np.where(inner, labels, np.uint8(IGNORE_INDEX))
-    sampled = {
-        region.number: region
-        for region in find_regions(scene.scene.scene_id, [(0, eroded, numbers)], seed=seed)
-    }
+    pixels, depth = _labelled_pixels(scene)
+    inner = interior(pixels.classes, pixels.numbers, depth, distance_px=EROSION_PX)
+    counts_everything = find_regions(scene.scene.scene_id, pixels, seed=seed)
+    eroded = find_regions(scene.scene.scene_id, pixels.where(inner), seed=seed)
+    sampled = {region.number: region for region in eroded}
     return [
         LabelledRegion(
             key=region.key,
@@ -77,3 +77,23 @@ def _scene_regions(scene: SceneCrops, *, seed: int) -> list[LabelledRegion]:
         )
         for region in counts_everything
     ]
+
+
+def _labelled_pixels(scene: SceneCrops) -> tuple[LabelledPixels, NDArray[np.uint8]]:
+    """The train pixels of a scene that have a label, and their depth up to `EROSION_PX` + 1.
+
+    Window by window: scenes may be far larger than what is labelled in them.
+    """
+    grid, found, depths = scene.scene, [], []
+    for window in chunks(grid.height, grid.width, size=WINDOW_PX):
+        wide = pad_window(window, EROSION_PX, grid)
+        labels, numbers = scene.labels(wide)
+        labels = np.where(scene.trainable(wide), labels, np.uint8(IGNORE_INDEX))
+        depth = border_depth(labels, at_most=EROSION_PX + 1)
+        row, col = int(window.row_off), int(window.col_off)
+        top, left = row - int(wide.row_off), col - int(wide.col_off)
+        inside = (slice(top, top + int(window.height)), slice(left, left + int(window.width)))
+        pixels = LabelledPixels.of(labels[inside], numbers[inside], row=row, col=col)
+        found.append(pixels)
+        depths.append(depth[inside][pixels.rows - row, pixels.cols - col])
+    return LabelledPixels.joined(found), np.concatenate(depths)

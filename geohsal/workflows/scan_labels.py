@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from geohsal.io.label_store import (
     write_label_raster,
 )
 from geohsal.io.labels import LabelRows, label_rows
-from geohsal.io.ledger import LedgerEntry, replay
+from geohsal.io.ledger import LedgerEntry, replayed_planes
 from geohsal.io.manifest import SceneSource
 from geohsal.io.row_spill import RowSpill
 from geohsal.io.run import Run
@@ -138,7 +138,7 @@ class LabelFiles:
         base, current = stage.base_labels(scene.scene_id), stage.labels(scene.scene_id)
         write_label_raster(base, classes, regions, rounds, scene=scene)
         if entries:
-            answered = [_Plane(self._replayed(entries, name)) for name in LabelArrays.__slots__]
+            answered = replayed_planes(self._base, entries, height=scene.height)
             write_label_raster(current, *answered, scene=scene)
         else:
             shutil.copyfile(base, current)
@@ -146,24 +146,15 @@ class LabelFiles:
             path = heldout_labels(stage, scene.scene_id)
             write_label_raster(path, apart[0], apart[1], rounds, scene=scene)
 
-    def _replayed(
-        self, entries: Sequence[LedgerEntry], name: str
-    ) -> Callable[[slice], NDArray[Any]]:
-        """Rows of one plane with the answers burnt in."""
+    def _base(self, rows: slice) -> LabelArrays:
+        """The manifest's labels of some rows."""
         classes, regions = self._spills[:2]
-
-        def rows(wanted: slice) -> NDArray[Any]:
-            here = classes[wanted].astype(np.uint8)
-            base = LabelArrays(
-                classes=here,
-                regions=regions[wanted].astype(np.int32),
-                rounds=np.full(here.shape, MANIFEST_ROUND, dtype=np.int32),
-            )
-            burnt = replay(base, entries, top=wanted.start, height=self._scene.height)
-            plane: NDArray[Any] = getattr(burnt, name)
-            return plane
-
-        return rows
+        here = classes[rows].astype(np.uint8)
+        return LabelArrays(
+            classes=here,
+            regions=regions[rows].astype(np.int32),
+            rounds=np.full(here.shape, MANIFEST_ROUND, dtype=np.int32),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -171,16 +162,6 @@ class LabelFiles:
     def __exit__(self, *_: object) -> None:
         for spill in self._spills:
             spill.close()
-
-
-class _Plane:
-    """A plane whose rows are made when they are asked for."""
-
-    def __init__(self, rows: Callable[[slice], NDArray[Any]]) -> None:
-        self._rows = rows
-
-    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
-        return self._rows(rows)
 
 
 class LabelCounts:

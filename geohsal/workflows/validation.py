@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geohsal.data.sources import SceneCrops
 from geohsal.geo.states import IGNORE_INDEX, Split
-from geohsal.io.label_store import read_label_raster
+from geohsal.io.label_store import LabelReader, read_label_raster
 from geohsal.io.run_tables import heldout_labels
 from geohsal.models.tsf import InferenceNetworks
 from geohsal.training.collect import chunk_px
@@ -22,6 +22,9 @@ from geohsal.training.model_io import window_grid
 from geohsal.training.module import Validate
 from geohsal.training.ranks import ALONE, Ranks
 from geohsal.workflows.context import RunContext
+
+SEARCH_PX = 1024
+"""Side of the windows in which labelled val pixels are looked for."""
 
 
 def validator(context: RunContext, device: torch.device, ranks: Ranks = ALONE) -> Validate:
@@ -71,9 +74,13 @@ def _has_val(context: RunContext, scene_id: str) -> bool:
     path = heldout_labels(context.run, scene_id)
     if not path.exists():
         return False
-    with context.open(scene_id) as scene:
-        known = read_label_raster(path).classes != IGNORE_INDEX
-        return bool((known & (scene.splits(scene.scene.extent) == Split.VAL)).any())
+    grid = context.scenes[scene_id]
+    with context.open(scene_id) as scene, LabelReader(path) as held:
+        for window in chunks(grid.height, grid.width, size=SEARCH_PX):
+            known = held.read(window).classes != IGNORE_INDEX
+            if (known & (scene.splits(window) == Split.VAL)).any():
+                return True
+    return False
 
 
 def _no_validation(_: InferenceNetworks) -> float | None:

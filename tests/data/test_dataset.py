@@ -17,7 +17,7 @@ from geohsal.data.dataset import (
     collate,
     seed_of,
 )
-from geohsal.data.index import find_regions
+from geohsal.data.index import LabelledPixels, find_regions
 from geohsal.geo.scene import Scene
 
 SIDE = 96
@@ -64,7 +64,7 @@ class Source:
 def crops() -> LabelledCrops:
     source = Source()
     usable = np.where(source.train & source.valid, source.classes, np.uint8(255))
-    regions = find_regions("s", [(0, usable, source.numbers)], seed=0)
+    regions = find_regions("s", LabelledPixels.of(usable, source.numbers), seed=0)
     return LabelledCrops(
         lambda _: source, regions=regions, withheld=frozenset({"s#2", "s#3"}),
         learn_errors_at=frozenset({"s#3"}), scale=SCALE, crop_px=32, seed=0, length=80,
@@ -128,7 +128,7 @@ def test_a_class_of_one_pixel_is_drawn_by_the_sampling_power(power: float, expec
     source.classes[source.numbers > 2] = 255  # regions 1 and 2 remain
     source.classes[40:48, 40:48] = 255
     source.classes[44, 44] = 1  # a single pixel; no pixel of class 2
-    regions = find_regions("s", [(0, source.classes, source.numbers)], seed=0)
+    regions = find_regions("s", LabelledPixels.of(source.classes, source.numbers), seed=0)
     crops = LabelledCrops(
         lambda _: source, regions=regions, withheld=frozenset(), learn_errors_at=frozenset(),
         scale=SCALE, crop_px=16, seed=3, length=400, sampling_power=power,

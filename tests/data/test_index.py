@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from geohsal.data.index import (
     PIXELS_KEPT,
+    LabelledPixels,
     LabelledRegion,
     error_keys,
     find_regions,
@@ -29,9 +30,12 @@ def test_regions_do_not_depend_on_the_strips(seed: int, cut: int) -> None:
     labels = rng.integers(0, 3, (40, 17)).astype(np.uint8)
     labels[rng.random((40, 17)) < 0.3] = 255
     numbers = rng.integers(0, 4, (40, 17)).astype(np.int32)
-    strips = [(row, labels[row : row + cut], numbers[row : row + cut]) for row in range(0, 40, cut)]
-    whole = find_regions("s", [(0, labels, numbers)], seed=1)
-    parts = find_regions("s", strips, seed=1)
+    strips = [
+        LabelledPixels.of(labels[row : row + cut], numbers[row : row + cut], row=row)
+        for row in range(0, 40, cut)
+    ]
+    whole = find_regions("s", LabelledPixels.of(labels, numbers), seed=1)
+    parts = find_regions("s", LabelledPixels.joined(strips[::-1]), seed=1)
     assert [r.key for r in whole] == [r.key for r in parts]
     for one, other in zip(whole, parts, strict=True):
         assert one.counts == other.counts
@@ -46,7 +50,7 @@ def test_regions_do_not_depend_on_the_strips(seed: int, cut: int) -> None:
 
 def test_nothing_labelled_gives_no_region() -> None:
     labels = np.full((4, 4), 255, np.uint8)
-    assert find_regions("s", [(0, labels, np.ones((4, 4), np.int32))], seed=0) == []
+    assert find_regions("s", LabelledPixels.of(labels, np.ones((4, 4), np.int32)), seed=0) == []
 
 
 def test_folds_rotate_cover_everything_and_leave_every_class_something() -> None:

@@ -4,7 +4,23 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geohsal.refine.sampling import count_regions, draw_pixels, interior_mask, region_folds
+from geohsal.refine.sampling import (
+    border_depth,
+    count_regions,
+    draw_pixels,
+    interior,
+    region_folds,
+)
+
+
+def interior_mask(classes, regions, *, distance_px):
+    """Which pixels (row, col) of a whole scene are kept."""
+    depth = border_depth(classes, at_most=distance_px + 1)
+    row, col = np.nonzero((classes != 255) & (regions > 0))
+    kept = interior(classes[row, col], regions[row, col], depth[row, col], distance_px=distance_px)
+    mask = np.zeros(classes.shape, dtype=bool)
+    mask[row[kept], col[kept]] = True
+    return mask
 
 
 def test_interior_keeps_a_stride_from_other_classes_and_from_unlabelled():
@@ -30,6 +46,18 @@ def test_a_thin_region_keeps_its_innermost_pixels():
     inner = interior_mask(classes, regions, distance_px=4)
     assert inner.sum() == 5  # the middle row without its ends
     assert inner[3, 2:7].all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 12))
+def test_depths_of_windows_with_a_margin_are_those_of_the_scene(seed, at_most, side):
+    rng = np.random.default_rng(seed)
+    classes = np.kron(rng.choice([0, 1, 255], size=(5, 6)), np.ones((4, 3))).astype(np.uint8)
+    whole, pad = border_depth(classes, at_most=at_most), at_most - 1
+    for top in range(0, classes.shape[0], side):
+        above = max(0, top - pad)
+        part = border_depth(classes[above : top + side + pad], at_most=at_most)
+        inside = part[top - above :][: len(whole[top : top + side])]
+        assert np.array_equal(inside, whole[top : top + side])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 5))
