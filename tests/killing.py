@@ -9,10 +9,12 @@ import sqlite3
 import sys
 import time
 import zipfile
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from full_disk import no_file_beyond
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -50,16 +52,22 @@ STAGES = (
 )  # fmt: skip
 
 
-def _work(argv: list[str], log: str) -> None:
+def _work(argv: list[str], log: str, limit: int | None) -> None:
     sys.stdout = sys.stderr = Path(log).open("w", encoding="utf-8")  # noqa: SIM115
     from geohsal.cli.main import cli
 
-    cli.main(argv, prog_name="geohsal")
+    with nullcontext() if limit is None else no_file_beyond(limit):
+        cli.main(argv, prog_name="geohsal")
 
 
-def run(argv: list[str], log: Path, *, kill_after: float | None = None) -> tuple[int | None, float]:
-    """Run a command; SIGKILL after some seconds. Gives its exit code (-9: killed) and seconds."""
-    process = _FORKS.Process(target=_work, args=(argv, str(log)))
+def run(
+    argv: list[str], log: Path, *, kill_after: float | None = None, limit: int | None = None
+) -> tuple[int | None, float]:
+    """Run a command; SIGKILL after some seconds. Gives its exit code (-9: killed) and seconds.
+
+    No file grows beyond `limit` bytes, as on a full disk.
+    """
+    process = _FORKS.Process(target=_work, args=(argv, str(log), limit))
     process.start()
     began = time.monotonic()
     process.join(kill_after)
