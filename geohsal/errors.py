@@ -1,8 +1,9 @@
 """Every exception that geohsal raises on purpose, under one root; each leaf knows its exit code.
 
 Exit codes are part of the command-line contract: 2 the request is wrong, 3 the data is wrong,
-4 some scenes succeeded and others failed, 75 other processes have not done their share yet or were
-lost, 85 the command was told to stop and can go on. Anything that is not a `GeohsalError` is a bug.
+4 some scenes succeeded and others failed, 75 other processes have not done their share yet, were
+lost or are still at work, 85 the command was told to stop and can go on. Anything that is not a
+`GeohsalError` is a bug.
 """
 
 from typing import Any, ClassVar, Self
@@ -54,6 +55,10 @@ class DataError(GeohsalError, ValueError):
     """Input data is missing, unreadable or does not fit."""
 
 
+class WriteError(DataError):
+    """A file cannot be written: no space, no permission; says nothing of the data."""
+
+
 class RasterError(DataError):
     """A raster is missing, cannot be read, or has the wrong bands, values or size."""
 
@@ -100,6 +105,12 @@ class PartsMissingError(GeohsalError):
 
 class LostError(GeohsalError):
     """A process that worked together with this one is gone; the same command goes on."""
+
+    exit_code = 75
+
+
+class BusyError(GeohsalError):
+    """Another command is changing the same run; the same command works once that one has ended."""
 
     exit_code = 75
 

@@ -15,10 +15,12 @@ import sqlite3
 import sys
 import time
 import zipfile
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from full_disk import no_file_beyond
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -95,12 +97,15 @@ class Outcome:
     changes: int
 
 
-def _work(argv: list[str], log: str, folder: str, last: int | None, counted: Any) -> None:
+def _work(
+    argv: list[str], log: str, limit: int | None, folder: str, last: int | None, counted: Any
+) -> None:
     sys.stdout = sys.stderr = Path(log).open("w", encoding="utf-8")  # noqa: SIM115
     from geohsal.cli.main import cli
 
     sys.addaudithook(_Changes(folder=folder, last=last, counted=counted))
-    cli.main(argv, prog_name="geohsal")
+    with nullcontext() if limit is None else no_file_beyond(limit):
+        cli.main(argv, prog_name="geohsal")
 
 
 def run(
@@ -110,6 +115,7 @@ def run(
     home: Path,
     kill_after: float | None = None,
     kill_before: int | None = None,
+    limit: int | None = None,
 ) -> Outcome:
     """Run a command that may be killed, by SIGKILL.
 
@@ -119,9 +125,11 @@ def run(
         home: folder whose changes are counted.
         kill_after: kill it after so many seconds.
         kill_before: kill it before this change, counted from 0.
+        limit: no file grows beyond so many bytes, as on a full disk.
     """
     counted = _FORKS.Value("q", 0)
-    process = _FORKS.Process(target=_work, args=(argv, str(log), str(home), kill_before, counted))
+    arguments = (argv, str(log), limit, str(home), kill_before, counted)
+    process = _FORKS.Process(target=_work, args=arguments)
     process.start()
     began = time.monotonic()
     process.join(kill_after)

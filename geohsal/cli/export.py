@@ -1,15 +1,18 @@
 """`geohsal export`."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from geohsal.cli import options
 from geohsal.cli.report import Report
+from geohsal.errors import RequestError
 
 if TYPE_CHECKING:
     from geohsal.workflows.export import ExportSummary
+    from geohsal.workflows.outlooks import ExportOutlook
 
 
 @click.command("export")
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 @options.workers
 @options.shard
 @options.scheduler
+@options.dry_run
 @options.reporting
 def command(
     run_dir: Path,
@@ -50,26 +54,34 @@ def command(
     workers: int,
     shard: str | None,
     scheduler: str | None,
+    dry_run: bool,
     report: Report,
 ) -> None:
     """Write refined pseudo-labels, or the final map, of RUN as seamless polygons.
 
-    Of the newest queried round. FILE ends in .gpkg (styled for QGIS), .parquet or .fgb.
+    Of the newest queried round. FILE ends in .gpkg (styled for QGIS), .parquet or .fgb. With
+    --dry-run files are hashed, scenes are counted, and nothing is changed.
     """
+    if dry_run and scheduler is not None:
+        raise RequestError(f"--scheduler {scheduler}: a dry run works here; give one of the two")
+    asked: dict[str, Any] = {
+        "what": what,
+        "sieve_px": sieve_px,
+        "simplify_px": simplify_px,
+        "overwrite": overwrite,
+        "shard": shard,
+    }
+    if dry_run:
+        from geohsal.workflows.export_outlook import foresee_export
+
+        outlook = foresee_export(run_dir, out, **asked)
+        report.result(outlook, outlook_lines(outlook))
+        return
     from geohsal.workflows.export import export
 
     with report.progress() as progress:
         summary = export(
-            run_dir,
-            out,
-            what=what,
-            sieve_px=sieve_px,
-            simplify_px=simplify_px,
-            overwrite=overwrite,
-            shard=shard,
-            workers=workers,
-            scheduler=scheduler,
-            progress=progress,
+            run_dir, out, workers=workers, scheduler=scheduler, progress=progress, **asked
         )
     report.result(summary, export_lines(summary))
 
@@ -86,3 +98,21 @@ def export_lines(summary: "ExportSummary") -> list[str] | None:
         return [f"scenes cut now: {summary.done}", left if summary.left else last]
     polygons = counted(summary.polygons, "polygon")
     return [f"nothing to do: {summary.out} is up to date ({polygons})"]
+
+
+def outlook_lines(outlook: "ExportOutlook") -> Iterator[str]:
+    """What would be read, spent and written."""
+    if outlook.up_to_date:
+        yield f"nothing to do: {outlook.out} is up to date"
+        return
+    share = f", share {outlook.shard}" if outlook.shard else ""
+    yield (
+        f"round {outlook.round}: scenes to cut now{share}: {outlook.parts_now}; cut before: "
+        f"{outlook.parts_done} of {len(outlook.scenes)}"
+    )
+    size = f"{outlook.raster_bytes / 1e6:,.1f} MB"
+    yield f"would read {size} of rasters of: {', '.join(outlook.scenes)}"
+    if outlook.skipped:
+        yield f"without rasters in this round: {', '.join(outlook.skipped)}"
+    yield f"would write {'parts only' if outlook.shard else 'the file'}: {outlook.out}"
+    yield "nothing is changed"

@@ -114,8 +114,8 @@ def _explain(error: GeohsalError | click.ClickException, *, as_json: bool) -> in
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="A first run: geohsal demo. Exit codes: 0 done, 2 the request is wrong, "
-    "3 the data is wrong, 4 partial, 75 parts missing or a process lost, 85 preempted, "
-    "130 interrupted.",
+    "3 the data is wrong, 4 partial, 75 parts missing, a process lost or the run busy, "
+    "85 preempted, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="geohsal", message="%(prog)s %(version)s")
 @click.pass_context

@@ -1,11 +1,17 @@
 """`geohsal predict`."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geohsal.cli import options
 from geohsal.cli.report import Report
+from geohsal.errors import RequestError
+
+if TYPE_CHECKING:
+    from geohsal.workflows.outlooks import PredictOutlook
 
 
 @click.command("predict")
@@ -19,6 +25,7 @@ from geohsal.cli.report import Report
 @options.device
 @options.shard
 @options.scheduler
+@options.dry_run
 @options.reporting
 def command(
     places: tuple[str, ...],
@@ -30,31 +37,59 @@ def command(
     device: str,
     shard: str | None,
     scheduler: str | None,
+    dry_run: bool,
     report: Report,
 ) -> None:
     """Write maps of classes, probabilities, error and states as COGs.
 
-    Of RUN's own scenes where no RASTER is given, else of any rasters with the model's bands.
+    Of RUN's own scenes where no RASTER is given, else of any rasters with the model's bands. With
+    --dry-run rasters are opened, windows and bytes are counted, and nothing is changed.
     """
     if not places:
         raise click.UsageError("give a RUN, or --model DIR and rasters")
+    if dry_run and scheduler is not None:
+        raise RequestError(f"--scheduler {scheduler}: a dry run works here; give one of the two")
+    run_dir, rasters = (None, places) if model else (Path(places[0]), places[1:])
+    asked: dict[str, Any] = {
+        "out": out,
+        "model": model,
+        "overwrite": overwrite,
+        "device": device,
+        "shard": shard,
+    }
+    if dry_run:
+        from geohsal.workflows.predict import foresee_prediction
+
+        outlook = foresee_prediction(run_dir, rasters, **asked)
+        report.result(outlook, outlook_lines(outlook))
+        return
     from geohsal.workflows.predict import predict
 
-    run_dir, rasters = (None, places) if model else (Path(places[0]), places[1:])
     with report.progress() as progress:
         summary = predict(
-            run_dir,
-            rasters,
-            out=out,
-            model=model,
-            overwrite=overwrite,
-            workers=workers,
-            device=device,
-            shard=shard,
-            scheduler=scheduler,
-            progress=progress,
+            run_dir, rasters, workers=workers, scheduler=scheduler, progress=progress, **asked
         )
     report.result(summary)
     if shard is not None:
         when = "once nothing is left" if summary.left else "nothing is left"
         report.line(f"{when}, the same command without --shard writes the maps")
+
+
+def outlook_lines(outlook: "PredictOutlook") -> Iterator[str]:
+    """What would be read, spent and written."""
+    yield f"model {outlook.model}, on {outlook.device}"
+    for name, (rows, cols) in outlook.scenes.items():
+        yield f"would map {name}: {rows} x {cols} pixels"
+    yield from (f"kept: {name} is mapped by this model already" for name in outlook.kept)
+    yield from (f"would fail: {reason}" for reason in outlook.failures.values())
+    if not outlook.scenes:
+        yield "nothing to do"
+        return
+    share = f", share {outlook.shard}" if outlook.shard else ""
+    yield (
+        f"chunks to do now{share}: {outlook.chunks_now}; done before: {outlook.chunks_done} of "
+        f"{outlook.chunks}"
+    )
+    size = f"{outlook.unpacked_bytes / 1e6:,.1f} MB of maps, less once packed"
+    yield f"would write {'parts only' if outlook.shard else size}: {outlook.out}"
+    yield "nothing is changed"

@@ -19,6 +19,7 @@ from geohsal.errors import QuietError
 if TYPE_CHECKING:
     from geohsal.config import Config
     from geohsal.config.launch import Launch
+    from geohsal.workflows.outlooks import TrainOutlook
     from geohsal.workflows.train import TrainSummary
 
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @options.device
 @options.seed
 @options.overwrite
+@options.dry_run
 @options.reporting
 def command(
     run_dir: Path,
@@ -40,17 +42,25 @@ def command(
     device: str,
     seed: int | None,
     overwrite: bool,
+    dry_run: bool,
     report: Report,
 ) -> None:
     """Train the open round of RUN; an interrupted training goes on where it was.
 
     On several GPUs: srun or torchrun start this same command once per GPU. SIGUSR2 or SIGTERM
     stop it after the step, refresh or look under way; a checkpoint holds all steps, and the exit
-    code is 85.
+    code is 85. With --dry-run labels are counted, steps told, and nothing is changed.
     """
     from geohsal.config.launch import find_launch
 
     launch = find_launch(os.environ)
+    if dry_run:
+        if launch.speaks:
+            config = _settings(
+                run_dir, config_source, overrides, seed=seed, report=report, method=method
+            )
+            _foresee(run_dir, config, report, device=device, overwrite=overwrite)
+        return
     with listening(to_the_end=launch.world > 1) as stop, one_voice(launch):
         from geohsal.training.ranks import joined
 
@@ -91,6 +101,40 @@ def _settings(
 
     open_run(run_dir)
     return run_settings(run_dir, source, overrides, seed=seed, report=report, method=method)
+
+
+def _foresee(
+    run_dir: Path, config: "Config | None", report: Report, *, device: str, overwrite: bool
+) -> None:
+    from geohsal.workflows.train_outlook import foresee_training
+
+    outlook = foresee_training(run_dir, config=config, device=device, overwrite=overwrite)
+    report.result(outlook, outlook_lines(outlook))
+
+
+def outlook_lines(outlook: "TrainOutlook") -> Iterator[str]:
+    """What would be read, spent and written."""
+    if outlook.would == "nothing":
+        yield f"round {outlook.round}: nothing to do, it is trained: {outlook.model}"
+        return
+    processes = f", {outlook.processes} processes" if outlook.processes > 1 else ""
+    if outlook.would == "go on":
+        steps = f"go on at step {outlook.steps_done} of {outlook.steps}"
+    else:
+        steps = f"train {outlook.steps} steps"
+    yield f"round {outlook.round}: would {steps} on {outlook.device}{processes}"
+    yield f"would start from {outlook.starts_from}"
+    yield f"would read the train tiles of: {', '.join(outlook.scenes)}"
+    yield (
+        f"would learn from {sum((outlook.labelled_pixels or {}).values()):,} labelled pixels in "
+        f"{outlook.regions} regions, {outlook.withheld_regions} of them withheld to calibrate"
+    )
+    for name, count in (outlook.labelled_pixels or {}).items():
+        yield f"  {name:20} {count:>12,} px"
+    chosen = ", ".join(outlook.val_scenes)
+    yield f"the best teacher would be chosen by: {chosen or 'nothing, the last one is kept'}"
+    yield f"would write: {outlook.model}"
+    yield "nothing is changed"
 
 
 def _tell(run_dir: Path, summary: "TrainSummary", report: Report) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from geohsal.errors import DataError
+from geohsal.errors import DataError, WriteError
 
 PART = ".part"
 """Marks names that are not finished; anything with it may be deleted."""
@@ -35,10 +35,48 @@ def _host(name: str, boot: Path, pids: Path) -> str:
 _HOST = _host(
     socket.gethostname(), Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 )
-_NAME = re.compile(rf"\..+\.(?:([0-9a-f]{{8}})-(\d+)-)?[0-9a-f]{{8}}{re.escape(PART)}.*")
+_NAME = re.compile(rf"\..+(?P<mark>\.(?:([0-9a-f]{{8}})-(\d+)-)?[0-9a-f]{{8}}{re.escape(PART)}).*")
 """Unfinished names say who writes them: machine and process (older versions did not)."""
 
+_DISK_WORDS = {
+    "No space left on device": "No space left on device",
+    "disk is full": "No space left on device",
+}
+"""What libraries say of a full disk, and the system's own words for it."""
+
+_SAID = 200
+"""Longest words of a library in a message."""
+
 _cleared: set[Path] = set()
+
+
+def unwritten(path: Path, error: BaseException | str) -> WriteError:
+    """The error for a file that cannot be written, of which libraries have words of their own.
+
+    Args:
+        path: the file; an unfinished one is called by the name that it was to have.
+        error: what the system or a library says.
+    """
+    match = _NAME.fullmatch(path.name)
+    if match:
+        path = path.with_name(path.name[1:].replace(match["mark"], "", 1))
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())
+    known = next((words for sign, words in _DISK_WORDS.items() if sign in said), None)
+    if known is None and getattr(error, "errno", None) is None:
+        known = f"{said[:_SAID]}; is the disk full?"
+    return WriteError(f"{path}: cannot be written ({known or said})")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(path, error) from None
 
 
 @contextmanager
@@ -48,7 +86,7 @@ def replacing(path: Path) -> Iterator[Path]:
     What killed commands left unfinished in the folder goes first.
 
     Raises:
-        DataError: the folder cannot be written or the disk is full.
+        WriteError: the folder cannot be written or the disk is full.
     """
     part = path.with_name(f".{path.stem}.{_tag()}{PART}{path.suffix}")
     _clear(path.parent)
@@ -58,7 +96,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(part)
         part.replace(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise unwritten(path, error) from error
     finally:
         with suppress(OSError):  # cleaning up must not hide the error itself
             _remove(part)
@@ -69,14 +107,14 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
     """A folder for unfinished work inside `folder`, removed afterwards; of killed commands, too.
 
     Raises:
-        DataError: it cannot be made.
+        WriteError: it cannot be made.
     """
     own = folder / f".{name}.{_tag()}{PART}"
     _clear(folder)
     try:
         own.mkdir(parents=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise unwritten(folder, error) from error
     try:
         yield own
     finally:
@@ -106,7 +144,7 @@ def _clear(folder: Path) -> None:
     with suppress(OSError):  # whether the folder can be written shows when it is
         for found in folder.iterdir():
             match = _NAME.fullmatch(found.name)
-            if match and _is_left(found, match[1], match[2]):
+            if match and _is_left(found, match[2], match[3]):
                 _remove(found)
 
 

@@ -7,18 +7,13 @@ from typing import Any, Literal
 from xml.sax.saxutils import escape
 
 import numpy as np
-import rasterio
-import rasterio.shutil
 from numpy.typing import DTypeLike, NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 
-from geohsal.errors import DataError
 from geohsal.geo.scene import Scene
 from geohsal.io.atomic import replacing, write_text
-from geohsal.io.gdal import quiet, reason
+from geohsal.io.gdal import copy_raster, new_raster
 
 FORMAT_VERSION = 1
 BLOCK_PX = 512
@@ -87,25 +82,17 @@ def open_cog(
     with replacing(path) as part:
         draft = part.with_name(part.name.replace(".tif", ".draft.tif"))
         try:
-            target = _create(draft, _profile(scene, dtype=dtype, nodata=nodata, names=band_names))
-            with target:
+            profile = _profile(scene, dtype=dtype, nodata=nodata, names=band_names)
+            with new_raster(draft, path, **profile) as target:
                 target.descriptions = tuple(band_names)
                 target.update_tags(format_version=FORMAT_VERSION, **(tags or {}))
                 _interpret(target, colors)
                 yield target
-            with quiet(), rasterio.Env(GDAL_PAM_ENABLED="NO"):  # no .aux.xml of temporary names
-                rasterio.shutil.copy(draft, part, **_options(overview_resampling))
-        except (RasterioError, CPLE_BaseError) as error:
-            raise DataError(f"{path}: cannot be written ({reason(error)})") from error
+            copy_raster(draft, part, path, **_options(overview_resampling))
         finally:
             draft.unlink(missing_ok=True)
             draft.with_name(f"{draft.name}.aux.xml").unlink(missing_ok=True)
     _write_sidecar(path, bands=len(band_names), colors=colors, categories=categories)
-
-
-def _create(draft: Path, profile: dict[str, Any]) -> DatasetWriter:
-    with quiet():
-        return rasterio.open(draft, "w", **profile)
 
 
 def _profile(

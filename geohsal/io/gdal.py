@@ -3,21 +3,26 @@
 What the user's environment (or an open `rasterio.Env`) already says wins.
 """
 
+import logging
 import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import rasterio
+import rasterio.shutil
 from rasterio._err import CPLE_BaseError  # raised bare where rasterio wraps nothing around it
 from rasterio._path import _parse_path
 from rasterio.env import ensure_env_with_credentials, get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, DatasetWriter
 
+from geohsal.io.atomic import unwritten
 from geohsal.io.raster_guard import drivers, refuse_leading_away
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
@@ -28,6 +33,9 @@ CACHE_MB = 256
 
 READ_THREADS = 4
 """Threads that decode the blocks of one read, at most."""
+
+_SIGNAL = "msg="
+"""What comes before GDAL's words where rasterio logs an error that it does not raise."""
 
 _SERVERS = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift")
 _REMOTE = {
@@ -119,6 +127,72 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
+
+
+@contextmanager
+def new_raster(part: Path, path: Path, **profile: Any) -> Iterator[DatasetWriter]:
+    """A dataset to write; unlike rasterio's it fails where closing does, which writes what is left.
+
+    Args:
+        part: the file.
+        path: where it will be, for messages.
+        profile: as `rasterio.open` takes it.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    try:
+        with quiet(), rasterio.open(part, "w", **profile) as target:
+            yield target
+            with _listening() as heard:
+                target.close()
+    except (RasterioError, CPLE_BaseError) as error:
+        raise unwritten(path, reason(error)) from error
+    if heard:
+        raise unwritten(path, heard[0])
+
+
+def copy_raster(source: Path, part: Path, path: Path, **options: Any) -> None:
+    """Copy a dataset into another format, without side files; arguments as in `new_raster`.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    try:
+        with quiet(), rasterio.Env(GDAL_PAM_ENABLED="NO"), _listening() as heard:
+            rasterio.shutil.copy(source, part, **options)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise unwritten(path, reason(error)) from error
+    if heard:
+        raise unwritten(path, heard[0])
+
+
+_one_listens = threading.Lock()
+"""The level of rasterio's log is set for all threads."""
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """What GDAL says is wrong, in this thread: rasterio only logs it while it closes a dataset."""
+    heard: list[str] = []
+    thread = threading.get_ident()
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said = record.getMessage().partition(_SIGNAL)[2].strip("'\"")
+            if record.thread == thread and said and not said.startswith("PROJ"):
+                heard.append(said)
+
+    logger, ear = logging.getLogger("rasterio._env"), Ear()
+    with _one_listens:
+        level = logger.level
+        logger.addHandler(ear)
+        logger.setLevel(logging.INFO)
+        try:
+            yield heard
+        finally:
+            logger.removeHandler(ear)
+            logger.setLevel(level)
 
 
 def open_raster(path: str) -> Any:

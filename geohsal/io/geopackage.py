@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 from geohsal.errors import DataError
 from geohsal.geo.polygons import densify, reproject, to_map
 from geohsal.geo.scene import ClassInfo, Scene
+from geohsal.io.atomic import unwritten
 from geohsal.io.gpkg_extras import add_extras
 from geohsal.io.review_schema import Kind, Layer
 
@@ -175,7 +176,7 @@ def write_geopackage(
     """Write a new file at `path` (not atomic: give it a part that is renamed afterwards).
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     try:
         for number, table in enumerate(tables):
@@ -188,7 +189,7 @@ def write_geopackage(
                 provenance=json.dumps(provenance, sort_keys=True, ensure_ascii=False),
             )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, sqlite3.Error) as error:
-        raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+        raise unwritten(path, error) from error
 
 
 def _write_layer(path: Path, table: Table, *, first: bool) -> None:

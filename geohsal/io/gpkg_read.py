@@ -25,6 +25,7 @@ from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
 
 from geohsal.errors import ReviewError
+from geohsal.io.atomic import unwritten
 from geohsal.io.gpkg_extras import PROVENANCE
 from geohsal.io.review_schema import ANSWERS, REGIONS
 
@@ -61,16 +62,20 @@ def settled_copy(path: Path) -> Iterator[Path]:
 
     Raises:
         ReviewError: there is no such file, it is no GeoPackage, or a program is writing to it.
+        WriteError: the folder of temporary files is full.
     """
     _require_sqlite(path)
     _refuse_locked(path)
     with tempfile.TemporaryDirectory(prefix="geohsal-review-") as folder:
         copy = Path(folder) / "review.gpkg"
-        shutil.copyfile(path, copy)
-        for suffix in SIDECARS[::2]:  # -shm is rebuilt from -wal
-            beside = path.with_name(path.name + suffix)
-            if beside.exists():
-                shutil.copyfile(beside, copy.with_name(copy.name + suffix))
+        try:
+            shutil.copyfile(path, copy)
+            for suffix in SIDECARS[::2]:  # -shm is rebuilt from -wal
+                beside = path.with_name(path.name + suffix)
+                if beside.exists():
+                    shutil.copyfile(beside, copy.with_name(copy.name + suffix))
+        except OSError as error:
+            raise unwritten(copy, error) from None
         try:
             with closing(sqlite3.connect(copy)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -14,7 +14,7 @@ from geohsal.errors import LabelError
 from geohsal.geo.scene import Scene
 from geohsal.geo.states import IGNORE_INDEX
 from geohsal.io.atomic import replacing
-from geohsal.io.gdal import GDAL_ERRORS, quiet, reason
+from geohsal.io.gdal import GDAL_ERRORS, new_raster, quiet, reason
 
 FORMAT_VERSION = 1
 MANIFEST_ROUND = -1
@@ -78,7 +78,7 @@ def write_label_raster(
     Each plane is asked for its rows once, from the top down, one plane after the other.
 
     Raises:
-        DataError: the folder cannot be written.
+        WriteError: the folder cannot be written or the disk is full.
     """
     profile: dict[str, Any] = {
         "driver": "GTiff",
@@ -99,9 +99,8 @@ def write_label_raster(
     }
     with (
         replacing(path) as part,
-        quiet(),
         rasterio.Env(GDAL_PAM_ENABLED="NO"),
-        rasterio.open(part, "w", **profile) as target,
+        new_raster(part, path, **profile) as target,
     ):
         target.descriptions = _BANDS
         target.update_tags(format_version=FORMAT_VERSION)

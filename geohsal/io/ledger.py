@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from geohsal.errors import DataError
 from geohsal.geo.states import IGNORE_INDEX
+from geohsal.io.atomic import unwritten
 from geohsal.io.label_store import FIRST_ANSWER_REGION, LabelArrays, Rows
 
 FORMAT_VERSION = 1
@@ -120,7 +121,7 @@ def append(path: Path, entries: Sequence[LedgerEntry]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise unwritten(path, error) from error
 
 
 def read_ledger(path: Path) -> list[LedgerEntry]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from geohsal.errors import DataError
 from geohsal.geo.scene import ClassInfo
-from geohsal.io.atomic import replacing
+from geohsal.io.atomic import replacing, unwritten
 from geohsal.io.gpkg_extras import add_extras
 from geohsal.io.gpkg_read import read_provenance
 from geohsal.io.review_schema import Kind, Layer
@@ -81,7 +81,7 @@ def write_polygons(
         record: what the file was made of; plain values.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
         GeohsalError: whatever the batches raise.
     """
     text = json.dumps(record, sort_keys=True, ensure_ascii=False)
@@ -93,7 +93,7 @@ def write_polygons(
         else:
             _write_geopackage(path, layers, classes, text)
     except (*_OGR_ERRORS, sqlite3.Error, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+        raise unwritten(path, error) from error
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -227,7 +227,7 @@ def pack_batches(path: Path, layer: Layer, batches: Iterable[PolygonBatch]) -> N
     """Set rows of a layer aside, to be read by `packed_batches`; the same rows, the same bytes.
 
     Raises:
-        DataError: the file cannot be written.
+        WriteError: the file cannot be written.
         GeohsalError: whatever the batches raise.
     """
     schema = _schema(layer, "geometry")
@@ -242,7 +242,7 @@ def pack_batches(path: Path, layer: Layer, batches: Iterable[PolygonBatch]) -> N
             for batch in _arrow(rows, schema, multi=False):
                 writer.write_batch(batch)
     except pa.ArrowException as error:
-        raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+        raise unwritten(path, error) from error
 
 
 def packed_batches(path: Path) -> Iterator[PackedBatch]:

@@ -18,10 +18,9 @@ from typing import Any
 from pyproj import CRS
 from shapely.geometry import box
 
-from geohsal.errors import DataError
 from geohsal.geo.budget import counted
 from geohsal.geo.scene import ClassInfo
-from geohsal.io.atomic import replacing
+from geohsal.io.atomic import replacing, unwritten
 from geohsal.io.gpkg_extras import now_text
 from geohsal.io.gpkg_read import read_provenance, read_rows
 from geohsal.io.qgis_layers import (
@@ -275,4 +274,4 @@ def _embed(review: Path, content: bytes) -> None:
                     )
                 connection.execute("VACUUM")
         except sqlite3.Error as error:
-            raise DataError(f"{review}: cannot be written ({error})") from error
+            raise unwritten(review, error) from error

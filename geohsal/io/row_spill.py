@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from geohsal.errors import DataError
+from geohsal.io.atomic import unwritten
 
 _PIECE_ROWS = 64
 """Rows that are packed together."""
@@ -34,7 +34,7 @@ class RowSpill:
         """Add rows below those that are there.
 
         Raises:
-            DataError: the disk is full.
+            WriteError: the disk is full.
         """
         for top in range(0, rows.shape[0], _PIECE_ROWS):
             self._append(np.ascontiguousarray(rows[top : top + _PIECE_ROWS], dtype=self._dtype))
@@ -45,9 +45,7 @@ class RowSpill:
             place = self._file.seek(0, os.SEEK_END)
             self._file.write(packed)
         except OSError as error:
-            raise DataError(
-                f"{self._folder}: cannot be written ({error.strerror or error})"
-            ) from None
+            raise unwritten(self._folder, error) from None
         self._places.append((place, len(packed)))
         self._tops.append(self._tops[-1] + piece.shape[0])
 

@@ -19,7 +19,6 @@ def write_superpixels(path: Path, numbers: NDArray[np.int32], *, scene: Scene) -
     Raises:
         DataError: the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_cog(path, numbers, scene=scene, nodata=0, band_names=("superpixel",))
 
 

@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from geohsal.geo.scene import Scene
 from geohsal.io.atomic import replacing
-from geohsal.io.gdal import quiet
+from geohsal.io.gdal import new_raster
 
 
 def write_tile_image(
@@ -35,11 +35,10 @@ def write_tile_image(
     """
     with (
         replacing(path) as part,
-        quiet(),
         rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_TIFF_INTERNAL_MASK="YES"),
-        rasterio.open(
+        new_raster(
             part,
-            "w",
+            path,
             driver="GTiff",
             dtype="float32",
             count=len(scene.bands),

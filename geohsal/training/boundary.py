@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 
+from geohsal.io.atomic import write_text
 from geohsal.training.meeting import Stop
 from geohsal.training.module import TsfModule
 from geohsal.training.ranks import Ranks
@@ -82,4 +83,4 @@ class StepBoundary(L.Callback):
             json.dumps(row | told, sort_keys=True)
             for row, told in zip(module.history, module.timings, strict=True)
         ]
-        self._log.write_text("\n".join(rows) + "\n", "utf-8")
+        write_text(self._log, "\n".join(rows) + "\n")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from geohsal.errors import DataError, RunError
-from geohsal.io.atomic import replacing
+from geohsal.errors import RunError
+from geohsal.io.atomic import replacing, unwritten
 
 SECTION = "geohsal"
 """Key of what geohsal itself keeps in a checkpoint."""
@@ -31,13 +31,13 @@ class WholeFiles(TorchCheckpointIO):
         """Write the whole file or leave the old one.
 
         Raises:
-            DataError: the folder cannot be written or the disk is full.
+            WriteError: the folder cannot be written or the disk is full.
         """
         with replacing(Path(path)) as part:
             try:
                 torch.save(checkpoint, part)
             except RuntimeError as error:  # torch's own word for a full disk
-                raise DataError(f"{path}: cannot be written ({error})") from None
+                raise unwritten(Path(path), error) from None
 
 
 def saved_position(checkpoint: Path, request: str) -> Position | None:

@@ -20,7 +20,7 @@ from geohsal.config import FORMAT_VERSION, Config, config_from_dict, config_to_d
 from geohsal.data.dataset import BandScale
 from geohsal.errors import ConfigError, DataError, ModelError
 from geohsal.geo.scene import ClassInfo
-from geohsal.io.atomic import read_json, replacing, write_json
+from geohsal.io.atomic import make_folder, read_json, replacing, unwritten, write_json
 from geohsal.models.tsf import InferenceNetworks, build_inference_networks
 from geohsal.training.inference import Predictor, WindowGrid
 from geohsal.training.judgement import RefineState
@@ -67,7 +67,7 @@ def save_model(
     extra: dict[str, Any],
 ) -> str:
     """Write a model folder; model.json last. Gives the hash of weights and statistics."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     hashes = {WEIGHTS: _save(folder / WEIGHTS, _unshared(networks.state_dict()))}
     thresholds: dict[str, Any] | None = None
     if refine_state is not None:
@@ -105,7 +105,10 @@ def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> str:
     with replacing(path) as part:
-        save_file(tensors, part)
+        try:
+            save_file(tensors, part)
+        except SafetensorError as error:  # its own word for a full disk
+            raise unwritten(path, error) from None
         return _hash(part)
 
 

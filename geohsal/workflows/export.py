@@ -12,7 +12,7 @@ import numpy as np
 
 from geohsal.config import load_config
 from geohsal.errors import DataError, PartialError, RequestError, RunError
-from geohsal.geo.scene import ClassInfo, Scene
+from geohsal.geo.scene import Scene
 from geohsal.io.atomic import discard, replacing
 from geohsal.io.geopackage import common_crs, crs_text, file_groups
 from geohsal.io.manifest import load_manifest
@@ -26,7 +26,6 @@ from geohsal.io.polygon_file import (
     read_record,
     write_polygons,
 )
-from geohsal.io.review_schema import Field, Layer
 from geohsal.io.run import Round, Run, open_run
 from geohsal.io.run_tables import load_scenes
 from geohsal.workflows.engine import (
@@ -38,13 +37,14 @@ from geohsal.workflows.engine import (
     read_parts,
     run_plan,
 )
-from geohsal.workflows.export_scene import SOURCES, What
+from geohsal.workflows.export_scene import What
 from geohsal.workflows.export_work import (
     CutScene,
     ExportWork,
     cut_scene,
     input_hashes,
     inputs_of,
+    map_layer,
     polygons_path,
 )
 from geohsal.workflows.progress import Progress, Silent
@@ -53,8 +53,6 @@ from geohsal.workflows.stages import StageFolder
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-_TITLES = {"refined": "Refined pseudo-labels", "final": "Land-cover map"}
-_LAYERS = {"refined": "pseudo_labels", "final": "final_map"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +119,31 @@ def export(
         PartialError: some scenes could not be read; the others are written. A share raises none.
     """
     share = None if shard is None else parse_shard(shard)
+    job, summary = open_export(
+        run_dir,
+        out,
+        what=what,
+        sieve_px=sieve_px,
+        simplify_px=simplify_px,
+        workers=workers,
+        scheduler=scheduler,
+        progress=progress,
+    )
+    return job.run(summary, share, overwrite=overwrite)
+
+
+def open_export(
+    run_dir: Path,
+    out: Path,
+    *,
+    what: What,
+    sieve_px: int | None,
+    simplify_px: float | None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> tuple["ExportJob", ExportSummary]:
+    """The export, and its summary before anything is done; nothing is changed."""
     if out.suffix not in SUFFIXES:
         raise RequestError(f"{out}: must end in {', '.join(SUFFIXES)}")
     run = open_run(run_dir)
@@ -132,7 +155,7 @@ def export(
     if not present:
         raise RunError(f"{run.path}: round {round_.index} has no rasters; run geohsal query again")
     config = load_config(run.config).output
-    job = _Export(
+    job = ExportJob(
         out=out,
         work=_work(
             run,
@@ -154,7 +177,7 @@ def export(
         skipped=tuple(name for name in scenes if name not in present),
         area_m2={},
     )
-    return job.run(summary, share, overwrite=overwrite)
+    return job, summary
 
 
 def _newest(run: Run) -> Round:
@@ -188,13 +211,13 @@ def _work(
         simplify_px=simplify_px,
         scenes=scenes,
         crs=grounds,
-        layer=_layer(what, None),
+        layer=map_layer(what, None),
         folder=folder,
     )
 
 
 @dataclass(slots=True, kw_only=True)
-class _Export:
+class ExportJob:
     """One export under way: what was asked, and who does it."""
 
     out: Path
@@ -234,18 +257,29 @@ class _Export:
             DataError: the folder cannot be written.
             PartialError: some scenes could not be read.
         """
+        if self.is_there(overwrite=overwrite):
+            discard(export_folder(self.out).path)  # of a call that was killed once it had written
+            return replace(summary, polygons=count_polygons(self.out))
+        return self.write(summary) if shard is None else self.share(summary, shard)
+
+    def is_there(self, *, overwrite: bool) -> bool:
+        """Whether the file is there and of this request.
+
+        Raises:
+            RequestError: it is of another one, or cannot hold these scenes.
+            DataError: the folder cannot be written.
+        """
         out = self.out
         if out.exists() and not overwrite:
             if read_record(out) == self.record():
-                discard(export_folder(out).path)  # of a call that was killed once it had written
-                return replace(summary, polygons=count_polygons(out))
+                return True
             raise RequestError(f"{out}: exists and is of another request; give --overwrite")
         if out.suffix != ".gpkg" and len(file_groups(self.work.scenes.values())) > 1:
             raise RequestError(f"{out}: scenes without a common ground need layers; write a .gpkg")
         folder = out.parent
         if folder.exists() and not os.access(folder, os.W_OK):
             raise DataError(f"{out}: cannot be written (no permission to write in folder {folder})")
-        return self.write(summary) if shard is None else self.share(summary, shard)
+        return False
 
     def share(self, summary: ExportSummary, shard: Shard) -> ExportSummary:
         """Cut one share of the scenes; those that cannot be read are named.
@@ -307,30 +341,31 @@ class _Export:
             summary,
             written=True,
             polygons=sum(scene.polygons for scene in scenes.values()),
-            area_m2={info.name: round(float(areas[info.class_id]), 2) for info in self._classes},
+            area_m2={
+                info.name: round(float(areas[info.class_id]), 2) for info in self.work.classes
+            },
         )
-
-    @property
-    def _classes(self) -> Sequence[ClassInfo]:
-        return self.work.classes
 
     def _all(self, plan: Plan, folder: StageFolder) -> dict[str, CutScene]:
         """Every scene; cut again are those that failed, lack polygons or had other files."""
         for chunk_id, hashes in zip(plan.chunk_ids, self.inputs().values(), strict=True):
-            path = part_path(folder.parts, chunk_id)
-            part = read_part(path, ["inputs"])
-            there = polygons_path(self.work.folder, chunk_id).is_file()
-            if not there or part is None or inputs_of(part) != hashes:
-                path.unlink(missing_ok=True)
+            if not self.is_cut(folder, chunk_id, hashes):
+                part_path(folder.parts, chunk_id).unlink(missing_ok=True)
         run_plan(plan, self.work, folder.parts, shard=None, engine=self.engine)
         parts = read_parts(plan, folder.parts)
         return {part.manifest["scene"]: cut_scene(part) for part in parts}
+
+    def is_cut(self, folder: StageFolder, chunk_id: str, hashes: Sequence[str]) -> bool:
+        """Whether a scene is cut, of the files that are there now."""
+        part = read_part(part_path(folder.parts, chunk_id), ["inputs"])
+        there = polygons_path(self.work.folder, chunk_id).is_file()
+        return there and part is not None and inputs_of(part) == hashes
 
     def _layers(self, scenes: Mapping[str, CutScene]) -> list[PolygonLayer]:
         groups = file_groups(self.work.scenes.values())
         return [
             PolygonLayer(
-                layer=_layer(self.work.what, local),
+                layer=map_layer(self.work.what, local),
                 crs=crs_text(common_crs(group), group),
                 batches=self._batches([scenes[scene.scene_id] for scene in group]),
             )
@@ -341,20 +376,3 @@ class _Export:
         for scene in scenes:
             if scene.error is None:
                 yield from scene.batches(self.work.folder)
-
-
-def _layer(what: What, local: str | None) -> Layer:
-    title = _TITLES[what]
-    return Layer(
-        name=f"{_LAYERS[what]}_{local}" if local else _LAYERS[what],
-        title=f"{title} ({local})" if local else title,
-        description="Whole scenes as polygons without gaps or overlaps",
-        fields=(
-            Field(name="class_id", kind="int", alias="Class", choices="class"),
-            Field(name="class_name", kind="text", alias="Class name"),
-            Field(name="source", kind="text", alias="Source", note=", ".join(SOURCES)),
-            Field(name="confidence", kind="real", alias="Confidence", note="mean"),
-            Field(name="scene_id", kind="text", alias="Scene"),
-            Field(name="area_m2", kind="real", alias="Area (m²)"),
-        ),
-    )

@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from geohsal.errors import DataError, GeoreferenceError, RasterError
+from geohsal.errors import GeoreferenceError, RasterError
 from geohsal.geo.area_grid import pixel_areas
 from geohsal.geo.coverage import Move, Strip, affine_move, cover, to_polygons
 from geohsal.geo.polygons import sieve, transformer_between
@@ -26,9 +26,11 @@ from geohsal.geo.scene import ClassInfo, Scene
 from geohsal.geo.seams import Complete
 from geohsal.geo.states import IGNORE_INDEX, UNDECIDED, PixelState
 from geohsal.geo.tracing import OUTSIDE
+from geohsal.io.atomic import unwritten
 from geohsal.io.gdal import GDAL_ERRORS, quiet, reason
 from geohsal.io.geopackage import map_transform, same_crs
 from geohsal.io.label_store import read_label_raster
+from geohsal.io.mapped import mapped_array
 from geohsal.io.polygon_file import PolygonBatch
 from geohsal.io.run import RasterKind, Round, Run
 
@@ -118,7 +120,7 @@ def stage(
     dtype = np.min_scalar_type(num_classes * (len(SOURCES) if by_source else 1))
 
     def array(name: str, dtype: Any) -> Any:
-        return np.memmap(folder / f"{name}.bin", dtype=dtype, mode="w+", shape=scene.shape)
+        return mapped_array(folder / f"{name}.bin", dtype, scene.shape)
 
     sources = RowFile(path=folder / "sources.bin", dtype=np.uint8, width=scene.width)
     confidence = RowFile(path=folder / "confidence.bin", dtype=np.float32, width=scene.width)
@@ -145,7 +147,7 @@ def stage(
             np.not_equal(codes, OUTSIDE, out=inside)
             codes = sieve(codes, mask=inside, size_px=sieve_px, out=array("sieved", dtype))
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
+        raise unwritten(folder, error) from None
     return StagedScene(
         scene=scene, codes=codes, sources=sources, confidence=confidence, by_source=by_source
     )

@@ -15,20 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geohsal.errors import DataError
+from geohsal.errors import DataError, WriteError
 from geohsal.geo.scene import ClassInfo, Scene
-from geohsal.io.atomic import scratch
+from geohsal.io.atomic import scratch, unwritten
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.parts import Part
 from geohsal.io.plan import Plan, SceneUnits, make_plan
 from geohsal.io.polygon_file import PackedBatch, PolygonBatch, pack_batches, packed_batches
-from geohsal.io.review_schema import Layer
+from geohsal.io.review_schema import Field, Layer
 from geohsal.io.run import Round, Run
 from geohsal.workflows.engine import Chunk
-from geohsal.workflows.export_scene import KINDS, What, batches, stage
+from geohsal.workflows.export_scene import KINDS, SOURCES, What, batches, stage
 
 STAGE = "export"
 FORMAT_VERSION = 2
+_TITLES = {"refined": "Refined pseudo-labels", "final": "Land-cover map"}
+_LAYERS = {"refined": "pseudo_labels", "final": "final_map"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ class ExportWorker:
             with scratch(folder, "export") as own:
                 return self._cut(chunk, own)
         except OSError as error:
-            raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from None
+            raise unwritten(folder, error) from None
 
     def _cut(self, chunk: Chunk, folder: Path) -> dict[str, NDArray[Any]]:
         work, scene = self._work, self._work.scenes[chunk.scene_id]
@@ -119,6 +121,8 @@ class ExportWorker:
                 folder=folder,
             )
         except DataError as error:
+            if isinstance(error, WriteError) and folder.is_dir():  # else another call has finished
+                raise  # nothing is wrong with the scene
             return {"error": np.frombuffer(str(error).encode(), dtype=np.uint8)}
         counts = _Counts(len(work.classes))
         found = batches(
@@ -187,7 +191,30 @@ def inputs_of(part: Part) -> list[str] | None:
 
 def input_hashes(run: Run, round_: Round, scene_id: str, *, what: What) -> list[str]:
     """Hashes of the files that a scene's polygons are made of."""
+    return [file_sha256(path) for path in input_paths(run, round_, scene_id, what=what)]
+
+
+def input_paths(run: Run, round_: Round, scene_id: str, *, what: What) -> list[Path]:
+    """The files that a scene's polygons are made of, as far as they are there."""
     paths = [round_.raster(scene_id, kind) for kind in KINDS]
     if what == "final":
         paths.append(run.labels(scene_id))
-    return [file_sha256(path) for path in paths if path.exists()]
+    return [path for path in paths if path.exists()]
+
+
+def map_layer(what: What, local: str | None) -> Layer:
+    """The layer of polygons; `local` names a scene without a position, which has one of its own."""
+    title = _TITLES[what]
+    return Layer(
+        name=f"{_LAYERS[what]}_{local}" if local else _LAYERS[what],
+        title=f"{title} ({local})" if local else title,
+        description="Whole scenes as polygons without gaps or overlaps",
+        fields=(
+            Field(name="class_id", kind="int", alias="Class", choices="class"),
+            Field(name="class_name", kind="text", alias="Class name"),
+            Field(name="source", kind="text", alias="Source", note=", ".join(SOURCES)),
+            Field(name="confidence", kind="real", alias="Confidence", note="mean"),
+            Field(name="scene_id", kind="text", alias="Scene"),
+            Field(name="area_m2", kind="real", alias="Area (m²)"),
+        ),
+    )

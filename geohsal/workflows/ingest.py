@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from geohsal.geo.scene import QueryRegion, Scene
 from geohsal.io.atomic import read_record
 from geohsal.io.conflict_file import conflict_set, read_conflicts_origin
 from geohsal.io.ledger import active_entries, read_ledger
+from geohsal.io.lock import changing
 from geohsal.io.manifest import Manifest, load_manifest
 from geohsal.io.review_decisions import SUFFIX, read_decided, read_decided_origin
 from geohsal.io.review_origin import Asked, Origin, foreign, read_origin
@@ -79,21 +81,24 @@ def ingest(
     Raises:
         RequestError: files and `undo` together, or neither.
         RunError: the round is not queried; other files of it are in; nothing to take back.
+        BusyError: another command is changing the run.
         ReviewError: the files do not fit, have problems, one is missing, or no region is done.
     """
     if undo == bool(reviewed):
         raise RequestError("give the reviewed files, or --undo and no file")
     run = open_run(run_dir)
     manifest = load_manifest(run.manifest)
-    if undo:
-        return _undo(run, manifest, dry_run)
-    given = _sort(reviewed, manifest)
-    done = _already_in(run, manifest, given, dry_run)
-    if done is not None:
-        return done
-    return _Ingest(run, manifest, given).take(
-        accept_valid=accept_valid, accept_partial=accept_partial, dry_run=dry_run
-    )
+    given = None if undo else _sort(reviewed, manifest)
+    command = "ingest" if given else "ingest --undo"
+    with nullcontext() if dry_run else changing(run, command):
+        if given is None:
+            return _undo(run, manifest, dry_run)
+        done = _already_in(run, manifest, given, dry_run)
+        if done is not None:
+            return done
+        return _Ingest(run, manifest, given).take(
+            accept_valid=accept_valid, accept_partial=accept_partial, dry_run=dry_run
+        )
 
 
 def _sort(paths: Sequence[Path], manifest: Manifest) -> _Given:

@@ -1,5 +1,7 @@
 """What a round of a run learns from: labelled regions, the withheld fold, the pool."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,6 +31,30 @@ def round_data(context: RunContext, round_index: int, *, device: torch.device) -
     Raises:
         LabelError: no train pixel is labelled.
     """
+    regions, withheld = labelled_regions(context, round_index)
+    answered = answered_rounds(context, round_index)
+    return RoundData(
+        opener=context.opener,
+        scale=context.scale,
+        regions=regions,
+        withheld=withheld,
+        areas=context.train_areas(),
+        class_names=context.manifest.class_names,
+        answered=answered,
+        track_record=track_record(
+            context, regions, before=round_index, answered=answered, device=device
+        ),
+    )
+
+
+def labelled_regions(
+    context: RunContext, round_index: int
+) -> tuple[list[LabelledRegion], frozenset[str]]:
+    """All labelled regions, and the keys of those that a round withholds from learning.
+
+    Raises:
+        LabelError: no train pixel is labelled.
+    """
     regions: list[LabelledRegion] = []
     for scene_id in context.scenes_with("train"):
         with context.open(scene_id) as scene:
@@ -44,19 +70,18 @@ def round_data(context: RunContext, round_index: int, *, device: torch.device) -
         round_index=round_index,
         seed=context.config.seed,
     )
-    answered = answered_rounds(context, round_index)
-    return RoundData(
-        opener=context.opener,
-        scale=context.scale,
-        regions=regions,
-        withheld=withheld,
-        areas=context.train_areas(),
-        class_names=context.manifest.class_names,
-        answered=answered,
-        track_record=track_record(
-            context, regions, before=round_index, answered=answered, device=device
-        ),
-    )
+    return regions, withheld
+
+
+def pixels_by_class(
+    regions: Iterable[LabelledRegion], class_names: Sequence[str]
+) -> dict[str, int]:
+    """Labelled train pixels of regions by the name of their class."""
+    counts = dict.fromkeys(class_names, 0)
+    for region in regions:
+        for class_id, count in region.counts.items():
+            counts[class_names[class_id]] += count
+    return counts
 
 
 def _scene_regions(scene: SceneCrops, *, seed: int) -> list[LabelledRegion]:

@@ -18,6 +18,7 @@ from geohsal.errors import (
     PartsMissingError,
     RequestError,
     RunError,
+    WriteError,
 )
 from geohsal.io.atomic import write_json
 from geohsal.io.fingerprint import file_sha256
@@ -27,6 +28,7 @@ from geohsal.io.raster import open_scene
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.context import RunContext, open_context, pick_device
 from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_plan
+from geohsal.workflows.outlooks import PredictOutlook
 from geohsal.workflows.predict_parts import (
     MapJob,
     MapShare,
@@ -94,11 +96,48 @@ def predict(
         RequestError: nothing to predict, or `out` holds maps of another model.
         RunError: the run has no trained round.
         PartsMissingError: a part was damaged; the same command makes it anew.
+        WriteError: the disk is full, or `out` cannot be written.
         PartialError: some rasters failed; the others are written.
     """
+    share = None if shard is None else parse_shard(shard)
+    work, jobs = _opened(run_dir, rasters, out=out, model=model, overwrite=overwrite, device=device)
+    engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
+    return work.run(jobs, share, engine)
+
+
+def foresee_prediction(
+    run_dir: Path | None,
+    rasters: Sequence[Path | str] = (),
+    *,
+    out: Path,
+    model: Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    shard: str | None = None,
+) -> PredictOutlook:
+    """What `predict` would do with the same arguments; opens rasters, changes nothing.
+
+    Raises:
+        RequestError, RunError: as `predict` would.
+        GeohsalError: the only raster cannot be opened.
+    """
+    share = None if shard is None else parse_shard(shard)
+    work, jobs = _opened(run_dir, rasters, out=out, model=model, overwrite=overwrite, device=device)
+    return work.foresee(jobs, share)
+
+
+def _opened(
+    run_dir: Path | None,
+    rasters: Sequence[Path | str],
+    *,
+    out: Path,
+    model: Path | None,
+    overwrite: bool,
+    device: str,
+) -> tuple["_Predict", list[MapJob]]:
+    """The prediction, and what of it is not done yet; nothing is changed."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out}: is a file; give a folder with -o")
-    share = None if shard is None else parse_shard(shard)
     pick_device(device)
     folder, context = _model_folder(run_dir, rasters, model)
     loaded = load_model(folder)
@@ -114,8 +153,7 @@ def predict(
         overwrite=overwrite,
     )
     names = list(opener.sources) if context is None else list(context.record.scenes)
-    engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
-    return work.run(work.jobs(names, context), share, engine)
+    return work, work.jobs(names, context)
 
 
 def _model_folder(
@@ -211,6 +249,24 @@ class _Predict:
         with open_scene(opener.sources[name], opener.bands, max_pixels=opener.max_pixels) as reader:
             return MapJob(name=name, scene=reader.scene, fingerprint=reader.fingerprint())
 
+    def foresee(self, jobs: Sequence[MapJob], shard: Shard | None) -> PredictOutlook:
+        """What `run` would do."""
+        plan, own = self._plan(jobs), self._plan(jobs, shard)
+        return PredictOutlook(
+            out=self._target.out,
+            model=self._work.model_dir,
+            model_hash=self._target.model_hash,
+            device=str(pick_device(self._work.device)),
+            shard=None if shard is None else str(shard),
+            scenes={job.name: job.scene.shape for job in jobs},
+            kept=tuple(self._kept),
+            failures=self._failures,
+            chunks=len(plan.chunk_ids),
+            chunks_done=len(plan.chunk_ids) - len(missing(plan, self._stage.parts)),
+            chunks_now=len(missing(own, self._stage.parts)),
+            unpacked_bytes=sum(self._target.unpacked_bytes(job.scene) for job in jobs),
+        )
+
     def run(self, jobs: Sequence[MapJob], shard: Shard | None, engine: Engine) -> PredictSummary:
         """Do a share of the windows; or all that is missing, and write the maps."""
         plan = self._plan(jobs)
@@ -254,6 +310,8 @@ class _Predict:
                 if not self._is_done(job.name):
                     raise
                 self._kept.append(job.name)  # a second such command was faster
+            except WriteError:  # the next raster would not fit either
+                raise
             except GeohsalError as error:
                 if self._alone:
                     raise

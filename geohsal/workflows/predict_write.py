@@ -59,6 +59,11 @@ class MapFolder:
             )
         return False
 
+    def unpacked_bytes(self, scene: Scene) -> int:
+        """Bytes that the maps of a scene hold with their overviews, before they are packed."""
+        per_pixel = 1 + 1 + 4 + 4 + 4 * len(self.classes)  # as `KINDS`, but probabilities last
+        return scene.height * scene.width * per_pixel * 4 // 3
+
     def write(self, name: str, scene: Scene, windows: Iterable[Windowed]) -> dict[str, int]:
         """Write the maps of a raster, whole or not at all; gives back valid pixels by class.
 

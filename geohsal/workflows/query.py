@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from geohsal.errors import RequestError, RunError
 from geohsal.geo.budget import Budget, parse_budget, parse_share
 from geohsal.io.atomic import discard, scratch
-from geohsal.io.run import Round
+from geohsal.io.lock import changing
+from geohsal.io.run import Round, Run
 from geohsal.query.acquisition import acquisition
 from geohsal.workflows.context import RunContext, open_context
 from geohsal.workflows.engine import Engine, parse_shard
@@ -39,11 +40,12 @@ class ScoreSummary:
 class _Request:
     """A query that may be made: the run, the budget and how the round is shared out.
 
-    `unit` is the round's `unit_hash`.
+    `unit` is the round's `unit_hash`, and `stamps` tell cheaply whether it still is.
     """
 
     context: RunContext
     unit: str
+    stamps: tuple[object, ...]
     budget: Budget
     shares: Shares
     text: str
@@ -107,7 +109,8 @@ def query(
 
     Raises:
         RunError: the round is not trained, or queried with another request; or an undo before it
-            was interrupted.
+            was interrupted; or another command has changed it meanwhile.
+        BusyError: another command is changing the run; what was judged is kept.
         ConfigError: nobody knows the acquisition.
         BudgetError: the budget or the share cannot be read, or the budget buys nothing.
         RequestError: an overlap without packages, fewer regions than packages, no such
@@ -124,9 +127,12 @@ def query(
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
     if dry_run:
         return _dry_run(request, engine, device=device)
+    with changing(request.context.run, "query"):
+        pass  # a round that another command is changing is not worth judging
     scores = request.scores()
     score_chunks(request.context, request.round, scores, engine, device=device)
-    return _choose(request, scores, engine.progress, overwrite=overwrite)
+    with changing(request.context.run, "query"):
+        return _choose(request, scores, engine.progress, overwrite=overwrite)
 
 
 def select(
@@ -142,14 +148,15 @@ def select(
 
     Raises:
         PartsMissingError: not every chunk is judged.
-        RunError, ConfigError, BudgetError, RequestError: as `query`.
+        RunError, BusyError, ConfigError, BudgetError, RequestError: as `query`.
     """
     request = _request(run_dir, budget, packages=packages, overlap=overlap)
     summary = request.before(overwrite=overwrite)
     if summary is not None:
         return summary
-    scores = request.scores()
-    return _choose(request, scores, progress or Silent(), overwrite=overwrite)
+    with changing(request.context.run, "select"):
+        scores = request.scores()
+        return _choose(request, scores, progress or Silent(), overwrite=overwrite)
 
 
 def score(
@@ -202,8 +209,14 @@ def _request(run_dir: Path, budget: str | None, *, packages: int, overlap: str) 
     text = context.config.query.budget if budget is None else budget
     record = context.record
     wanted = parse_budget(text, pool_pixels=record.train_valid_pixels, local=record.local)
-    unit = unit_hash(context, context.run.current)
-    return _Request(context=context, unit=unit, budget=wanted, shares=shares, text=text)
+    return _Request(
+        context=context,
+        stamps=_stamps(context.run),
+        unit=unit_hash(context, context.run.current),
+        budget=wanted,
+        shares=shares,
+        text=text,
+    )
 
 
 def _choose(
@@ -215,6 +228,10 @@ def _choose(
     that is looked at again before anything is taken back. The maps of a round that is queried stay
     until the choice is made, and go after its record.
     """
+    _refuse_changed(request)
+    done = request.before(overwrite=overwrite)
+    if done is not None:
+        return done
     context, round_ = request.context, request.round
     with _target(round_) as target:
         work = Choice(context, round_, target, request.shares, scores)
@@ -231,6 +248,29 @@ def _choose(
     write_record(round_, summary, request=request.hash, packages=work.packages, asked=request.asked)
     discard(scores.folder.path)
     return summary
+
+
+def _refuse_changed(request: _Request) -> None:
+    """What was judged must still be the open round.
+
+    Raises:
+        RunError: it is not.
+    """
+    run = request.context.run
+    if _stamps(run) != request.stamps:
+        raise RunError(
+            f"{run.path}: another command has trained, ingested or tiled since this one began; "
+            "give this command again"
+        )
+
+
+def _stamps(run: Run) -> tuple[object, ...]:
+    """What differs once a run is trained, ingested or tiled anew: its files are new ones then."""
+    found: list[object] = [run.current.index]
+    for path in (run.current.model_json, run.ledger, run.summary):
+        stat = path.stat() if path.exists() else None
+        found.append(stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from geohsal.errors import DataError, GeohsalError, RequestError, RunError
 from geohsal.io.atomic import discard
 from geohsal.io.gdal import is_remote
 from geohsal.io.ledger import active_entries, read_ledger
+from geohsal.io.lock import changing
 from geohsal.io.manifest import Manifest, dump_manifest, load_manifest
 from geohsal.io.plan import Plan, find_plan
 from geohsal.io.run import Run
@@ -133,6 +134,7 @@ def tile(
         ManifestError: the manifest does not say what it must.
         RunError: another request on top of an existing run.
         RequestError: a dry run with a scheduler.
+        BusyError: another command is changing the run.
         DataError: scenes or labels that cannot be used, one line each; or images, bands or
             classes that changed under a run.
     """
@@ -145,7 +147,7 @@ def tile(
             discard(tile_folder(run).path)
         return _summary(run, before.record, changed=False, dry_run=dry_run)
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
-    with _working(run, dry_run=dry_run) as folder:
+    with _alone(run, dry_run=dry_run), _working(run, dry_run=dry_run) as folder:
         work = RunScan(run=run, tasks=request.tasks, folder=folder, dry_run=dry_run)
         found = work.all(engine) if request.tasks else {}
         scans = {scene_id: scene.scan for scene_id, scene in found.items()}
@@ -305,6 +307,11 @@ def _remote(manifest: Manifest, scenes: dict[str, ScannedScene]) -> dict[str, in
         for scene_id, scene in scenes.items()
         if is_remote(manifest.scene(scene_id).image)
     }
+
+
+def _alone(run: Run, *, dry_run: bool) -> AbstractContextManager[None]:
+    """Hold the lock of a run that is there: labels are written anew with the ledger's answers."""
+    return nullcontext() if dry_run or not run.tiles.is_file() else changing(run, "tile")
 
 
 @contextmanager

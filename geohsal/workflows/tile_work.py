@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import geohsal.errors
-from geohsal.errors import DataError, GeohsalError
+from geohsal.errors import DataError, GeohsalError, WriteError
 from geohsal.geo.scene import Tile
-from geohsal.io.atomic import PART
+from geohsal.io.atomic import PART, unwritten
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.parts import Part
 from geohsal.io.plan import Plan, SceneUnits, make_plan, window_rows
@@ -63,6 +63,8 @@ class SceneWorker:
         """What a scene gave, or the error that it ended in."""
         try:
             return self._scan(chunk)
+        except WriteError:  # nothing is wrong with the scene
+            raise
         except GeohsalError as error:
             return {"error": _text([type(error).__name__, str(error)])}
 
@@ -79,7 +81,7 @@ class SceneWorker:
             _refuse_lost(task, scan, beside)
             return _arrays(scan, files=_put_aside(beside, self._work.stage / chunk.chunk_id))
         except OSError as error:
-            raise DataError(f"{beside}: cannot be written ({error.strerror or error})") from None
+            raise unwritten(beside, error) from None
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 

@@ -1,10 +1,8 @@
 """`geohsal train`: one round of teacher, student and friend on the labels of the run."""
 
-import hashlib
-import json
 import os
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,30 +10,28 @@ from typing import Any
 import torch
 
 from geohsal import __version__
-from geohsal.config import Config, config_from_dict, config_to_dict
-from geohsal.config.launch import Launch, find_launch
+from geohsal.config import Config
+from geohsal.config.launch import find_launch
 from geohsal.data.dataset import seed_of
-from geohsal.errors import PreemptedError, RequestError, RunError
-from geohsal.io.atomic import read_record, write_json
-from geohsal.io.fingerprint import file_sha256
-from geohsal.io.run import Round
+from geohsal.errors import PreemptedError, RunError
+from geohsal.io.atomic import make_folder, read_record, write_json
+from geohsal.io.lock import changing
+from geohsal.io.run import Round, open_run
 from geohsal.io.run_tables import write_config
 from geohsal.models.tsf import TeacherStudentFriend
-from geohsal.refine.plar import require_kernel
-from geohsal.training.checkpoint import saved_position
-from geohsal.training.crops import RoundData, check_shares
+from geohsal.training.crops import RoundData
 from geohsal.training.fit import FitResult, RoundFit, plan_round
 from geohsal.training.meeting import Stop
 from geohsal.training.model_io import load_model, save_model
 from geohsal.training.module import RoundPlan
 from geohsal.training.ranks import Ranks, joined
 from geohsal.training.seats import check_seats, seat_of
-from geohsal.workflows.context import RunContext, open_context, pick_device
+from geohsal.workflows.context import RunContext, pick_device
 from geohsal.workflows.labelled import round_data
 from geohsal.workflows.passport import data_hashes, write_item
 from geohsal.workflows.progress import Progress, Silent
-from geohsal.workflows.standing import refuse_half_undone
 from geohsal.workflows.train_metrics import metrics_of
+from geohsal.workflows.train_open import open_round
 from geohsal.workflows.validation import validator
 
 
@@ -89,13 +85,15 @@ def train(
             they do not train on the same kind of device.
         LabelError: no train pixel is labelled.
         KernelError: the kernel that the settings ask for cannot run here.
+        BusyError: another command is changing the run.
         PreemptedError: told to stop; a checkpoint holds all steps so far.
         LostError: another process was lost without a word.
         QuietError: this process ends because of another one, which has said why.
     """
     stop = stop or _never
-    with _members(ranks, device, stop) as members:
+    with _members(ranks, device, stop) as members, ExitStack() as held:
         began = time.monotonic()
+        members.together(lambda: _hold(held, run_dir, members))
         ready = members.together(
             lambda: _prepare(
                 run_dir, config=config, device=device, overwrite=overwrite, ranks=members, stop=stop
@@ -122,6 +120,13 @@ def _members(ranks: Ranks | None, device: str, stop: Stop) -> AbstractContextMan
     )
 
 
+def _hold(held: ExitStack, run_dir: Path, ranks: Ranks) -> None:
+    """The first process holds the run's lock, for all of them."""
+    run = open_run(run_dir)
+    if ranks.speaks:
+        held.enter_context(changing(run, "train"))
+
+
 def _never() -> bool:
     return False
 
@@ -146,29 +151,20 @@ def _prepare(
     Raises:
         PreemptedError: this process was told to stop before the reading, or by its end.
     """
-    context = open_context(run_dir, config=config)
-    refuse_half_undone(context.run)
-    torch_device = own_device(device, ranks.launch)
-    require_kernel(context.config.plar, torch_device)
-    round_ = context.run.current
-    if round_.step != "tiled":
-        done = _finished(context, round_, overwrite=overwrite)
-        if done is not None:
-            return done
-    check_shares(context.config, round_index=round_.index, ranks=ranks)
-    request = request_hash(context, round_)
-    if not overwrite:
-        saved_position(round_.checkpoint, request)  # refuses before anything is changed
+    opened = open_round(run_dir, config=config, device=device, overwrite=overwrite, ranks=ranks)
+    context, round_ = opened.context, opened.round
+    if opened.trained:
+        return _finished(context, round_)
     _refuse_told(run_dir, stop)
-    data = round_data(context, round_.index, device=torch_device)
+    data = round_data(context, round_.index, device=opened.device)
     _refuse_told(run_dir, stop)
     return _Ready(
         context=context,
         round=round_,
         data=data,
         plan=plan_round(context.config.train, round_index=round_.index),
-        device=torch_device,
-        request=request,
+        device=opened.device,
+        request=opened.request,
     )
 
 
@@ -205,7 +201,7 @@ def _begin(ready: _Ready, *, overwrite: bool, ranks: Ranks) -> None:
     if overwrite:
         ready.round.model_json.unlink(missing_ok=True)
         ready.round.checkpoint.unlink(missing_ok=True)
-    ready.round.dir.mkdir(parents=True, exist_ok=True)
+    make_folder(ready.round.dir)
     write_config(ready.context.run.config, ready.context.config, version=__version__)
 
 
@@ -258,46 +254,8 @@ def _finish(ready: _Ready, result: FitResult, *, ranks: Ranks, seconds: float) -
     return _summary(round_, metrics, changed=True)
 
 
-def own_device(name: str, launch: Launch) -> torch.device:
-    """The device of this process; with several on a node, each has a GPU of its own.
-
-    Raises:
-        RequestError: there is no such device, or fewer GPUs than processes on the node.
-    """
-    device = pick_device(name)
-    if launch.world == 1 or device.type == "cpu":
-        return device
-    if device.index is not None:
-        raise RequestError(
-            f"--device {name}: {launch.world} processes cannot train on one GPU; use --device cuda"
-        )
-    seen = torch.cuda.device_count()
-    if seen == 1:  # the launcher shows each process its own
-        return torch.device("cuda", 0)
-    if seen < launch.local_world:
-        raise RequestError(
-            f"{launch.local_world} processes on a node that shows {seen} GPUs; start one process "
-            "per GPU"
-        )
-    return torch.device("cuda", launch.local_rank)
-
-
-def _finished(context: RunContext, round_: Round, *, overwrite: bool) -> TrainSummary | None:
-    """The summary of a round that is trained as asked; None where it shall be trained anew."""
-    queried = round_.step == "queried"
-    if overwrite and not queried:
-        return None
-    trained = read_record(round_.model_json, "config")
-    before = config_from_dict(trained["config"], where=f"{round_.model_json}: config")
-    same = before == context.config  # settings that are newer than the model have their defaults
-    if overwrite or not same:
-        why = "is already queried" if queried else "is already trained with other settings"
-        remedy = (
-            "ingest its review, then train the next round"
-            if queried
-            else "use --overwrite to train it anew"
-        )
-        raise RunError(f"{context.run.path}: round {round_.index} {why}; {remedy}")
+def _finished(context: RunContext, round_: Round) -> TrainSummary:
+    """The summary of a round that is trained as asked."""
     write_item(context, round_)  # a killed training may have ended just before these two
     round_.checkpoint.unlink(missing_ok=True)
     return _summary(round_, read_record(round_.metrics, *SUMMARY_KEYS), changed=False)
@@ -332,15 +290,6 @@ def _summary(round_: Round, metrics: dict[str, Any], *, changed: bool) -> TrainS
         warnings=tuple(metrics["guards"]),
         seconds=metrics["seconds"],
     )
-
-
-def request_hash(context: RunContext, round_: Round) -> str:
-    """Identifies a training: settings and the labels that it reads."""
-    digest = hashlib.sha256(json.dumps(config_to_dict(context.config), sort_keys=True).encode())
-    digest.update(f"round {round_.index}".encode())
-    for scene_id in context.record.scenes:
-        digest.update(file_sha256(context.run.labels(scene_id)).encode())
-    return digest.hexdigest()
 
 
 def initial_networks(context: RunContext, round_: Round) -> TeacherStudentFriend:

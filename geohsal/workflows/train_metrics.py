@@ -9,6 +9,7 @@ from geohsal.config import FORMAT_VERSION
 from geohsal.training.crops import RoundData
 from geohsal.training.fit import FitResult
 from geohsal.workflows.context import RunContext
+from geohsal.workflows.labelled import pixels_by_class
 
 
 def metrics_of(
@@ -16,10 +17,7 @@ def metrics_of(
 ) -> dict[str, Any]:
     """metrics.json: what was learned from, thresholds with their sources, guards, history."""
     names = context.manifest.class_names
-    counts = dict.fromkeys(names, 0)
-    for region in data.regions:
-        for class_id, count in region.counts.items():
-            counts[names[class_id]] += count
+    counts = pixels_by_class(data.regions, names)
     thresholds = result.refine_state.thresholds.to_dict()
     return {
         "format_version": FORMAT_VERSION,

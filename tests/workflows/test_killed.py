@@ -1,4 +1,4 @@
-"""Killed at any moment, the same command completes, and nothing tells that it was killed."""
+"""Killed at any moment, or out of disk, the same command completes, and nothing tells of it."""
 
 import os
 import shutil
@@ -87,3 +87,32 @@ def test_the_same_command_completes_what_was_killed(
     expected, found = killing.snapshot(chain.after(stage)), killing.snapshot(home)
     different = {name for name in expected.keys() | found if expected.get(name) != found.get(name)}
     assert not different, str(when)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9])
+@pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
+def test_a_full_disk_is_one_line_and_the_same_command_completes(
+    chain: Undisturbed, tmp_path: Path, stage: Stage, share: float
+) -> None:
+    home = shutil.copytree(chain.before(stage), tmp_path / "home")
+    log, argv = tmp_path / "log", stage.argv(home, chain.scenes)
+    limit = int(share * largest_new_file(chain, stage))
+    filled = killing.run(argv, log, home=home, limit=limit)
+    said = log.read_text()
+    assert filled.code == 3, said
+    assert said.count("geohsal: error: ") == 1
+    assert ": cannot be written (" in said
+    assert "Traceback" not in said
+    assert killing.run(argv, log, home=home).code == 0, log.read_text()
+    assert killing.leftovers(home) == []
+    expected, found = killing.snapshot(chain.after(stage)), killing.snapshot(home)
+    assert {name for name in expected.keys() | found if expected.get(name) != found.get(name)} == (
+        set()
+    )
+
+
+def largest_new_file(chain: Undisturbed, stage: Stage) -> int:
+    """Bytes of the largest file that a stage leaves."""
+    before, after = killing.snapshot(chain.before(stage)), killing.snapshot(chain.after(stage))
+    new = [name for name, digest in after.items() if before.get(name) != digest]
+    return max((chain.after(stage) / name).stat().st_size for name in new)

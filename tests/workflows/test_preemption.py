@@ -121,7 +121,7 @@ def test_the_command_says_so_in_one_line_and_exits_with_85(
         usr2()  # long before the first step
         return hashed(*_)
 
-    from geohsal.workflows import train as workflow
+    from geohsal.workflows import train_open as workflow
 
     hashed = workflow.request_hash
     monkeypatch.setattr(workflow, "request_hash", signalled)

@@ -20,6 +20,7 @@ from geohsal.training.judgement import fit_refine_state
 from geohsal.training.model_io import window_grid
 from geohsal.training.ranks import ALONE, Ranks
 from geohsal.workflows import train as workflow
+from geohsal.workflows import train_open
 from geohsal.workflows.context import RunContext, open_context
 from geohsal.workflows.landscape import write_landscape
 from geohsal.workflows.validation import count_val, validator
@@ -114,21 +115,21 @@ def test_norms_see_all_processes_on_cuda_alone(context: RunContext) -> None:
 def test_each_process_has_a_gpu_of_its_own(
     monkeypatch: pytest.MonkeyPatch, name: str, seen: int, expected: str
 ) -> None:
-    monkeypatch.setattr(workflow, "pick_device", torch.device)
+    monkeypatch.setattr(train_open, "pick_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     launch = Launch(by="srun", rank=3, world=4, local_rank=1, nodes=2)
-    assert workflow.own_device(name, launch) == torch.device(expected)
-    assert workflow.own_device(name, Launch()) == torch.device(name)
+    assert train_open.own_device(name, launch) == torch.device(expected)
+    assert train_open.own_device(name, Launch()) == torch.device(name)
 
 
 @pytest.mark.parametrize(
     ("name", "message"), [("cuda:1", "cannot train on one GPU"), ("cuda", "shows 2 GPUs")]
 )
 def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
-    monkeypatch.setattr(workflow, "pick_device", torch.device)
+    monkeypatch.setattr(train_open, "pick_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(RequestError, match=message):
-        workflow.own_device(name, Launch(by="srun", rank=2, world=4, local_rank=2))
+        train_open.own_device(name, Launch(by="srun", rank=2, world=4, local_rank=2))
 
 
 def test_a_batch_script_that_forgot_srun_gets_one_line(

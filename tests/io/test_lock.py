@@ -1,0 +1,170 @@
+"""One command at a time changes a run; a lock never outlives its process."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from geohsal.errors import BusyError, WriteError
+from geohsal.io import lock
+from geohsal.io.lock import NAME, changing
+from geohsal.io.run import Run
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from geohsal.io.lock import changing
+from geohsal.io.run import Run
+with changing(Run(path=Path(sys.argv[1])), "train"):
+    if sys.argv[2:] and os.fork() == 0:
+        sys.stdin.read()
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    lock._warn.cache_clear()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(path=tmp_path)
+
+
+@contextmanager
+def holder(run: Run, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock, until it is killed."""
+    argv = [sys.executable, "-c", HOLD, str(run.path), *more]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_another_process_is_named_and_its_lock_dies_with_it(run: Run) -> None:
+    with holder(run) as process:
+        said = (run.path / NAME).read_bytes()
+        with pytest.raises(BusyError) as refused, changing(run, "ingest"):
+            pass
+        assert (run.path / NAME).read_bytes() == said
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    when = json.loads(said)["time"]
+    assert str(refused.value) == (
+        f"{run.path}: geohsal train (process {process.pid} on {socket.gethostname()}, since {when})"
+        " is changing this run; wait until it has ended, then give this command again (nothing is "
+        "changed)"
+    )
+    assert refused.value.exit_code == 75
+    assert (run.path / NAME).exists()
+    with changing(run, "ingest"):
+        assert json.loads((run.path / NAME).read_text())["pid"] == os.getpid()
+    assert list(run.path.iterdir()) == []
+
+
+def test_a_child_that_outlives_its_killed_parent_holds_nothing(run: Run) -> None:
+    with holder(run, "and a child") as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with changing(run, "train"):  # the child still waits for its input
+            pass
+
+
+def test_threads_exclude_each_other_and_none_is_lost(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_S", 30.0)
+    inside, seen = [0], []
+
+    def work() -> None:
+        for _ in range(20):
+            with changing(run, "select"):
+                inside[0] += 1
+                seen.append(inside[0])
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1] * 80
+    assert list(run.path.iterdir()) == []
+
+
+def test_the_lock_goes_when_the_work_fails(run: Run) -> None:
+    with pytest.raises(ZeroDivisionError), changing(run, "train"):
+        raise ZeroDivisionError
+    assert list(run.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "half {", "[]", '{"pid": 1}'])
+def test_a_holder_that_says_nothing_still_excludes(run: Run, content: str) -> None:
+    path = run.path / NAME
+    path.write_text(content)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        said = ": another geohsal command is changing this run; "
+        with pytest.raises(BusyError, match=said), changing(run, "train"):
+            pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_the_log_says_so_once(
+    run: Run, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            with changing(run, "train"):
+                pass
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{run.path}: its file system has no locks ({os.strerror(code)}); see to it that only one "
+        "command at a time trains, chooses, ingests or tiles there"
+    ]
+    assert list(run.path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_needs_no_lock(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_opening(monkeypatch, errno.EROFS)
+    with changing(run, "train"):
+        assert list(run.path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_opening(monkeypatch, errno.ENOSPC)
+    said = r"\.lock: cannot be written \(No space left on device\)"
+    with pytest.raises(WriteError, match=said), changing(run, "train"):
+        pass
+
+
+def refuse_opening(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refused(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", refused)
