@@ -66,6 +66,18 @@ def changing(run: Run, command: str) -> Iterator[None]:
         os.close(handle)
 
 
+def forget_dead(run: Run) -> None:
+    """Remove the lock file of a killed command; for commands that find nothing else to do."""
+    path = run.path / NAME
+    with suppress(OSError):  # there is none, or the folder is not ours: it does no harm
+        handle = os.open(path, os.O_RDWR)
+        try:
+            if _try(handle, run.path) and _is_in_place(handle, path):
+                path.unlink()
+        finally:
+            os.close(handle)
+
+
 def _taken(path: Path, run: Run) -> int | None:
     """A descriptor that holds the lock; None in a folder that cannot be written."""
     until = time.monotonic() + PATIENCE_S

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from geohsal.errors import RequestError, RunError
 from geohsal.geo.budget import Budget, parse_budget, parse_share
 from geohsal.io.atomic import discard, scratch
-from geohsal.io.lock import changing
+from geohsal.io.lock import changing, forget_dead
 from geohsal.io.run import Round, Run
 from geohsal.query.acquisition import acquisition
 from geohsal.workflows.context import RunContext, open_context
@@ -73,6 +73,7 @@ class _Request:
             return None
         found = finished(self.round, self.hash, overwrite=overwrite, asked=self.asked)
         if found is not None:
+            forget_dead(self.context.run)
             folder = query_folder(self.context.run)
             sweep(self.context, self.round, folder, unit=self.unit)
         return found

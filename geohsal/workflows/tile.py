@@ -13,7 +13,7 @@ from geohsal.errors import DataError, GeohsalError, RequestError, RunError
 from geohsal.io.atomic import discard
 from geohsal.io.gdal import is_remote
 from geohsal.io.ledger import active_entries, read_ledger
-from geohsal.io.lock import changing
+from geohsal.io.lock import changing, forget_dead
 from geohsal.io.manifest import Manifest, dump_manifest, load_manifest
 from geohsal.io.plan import Plan, find_plan
 from geohsal.io.run import Run
@@ -145,6 +145,7 @@ def tile(
     if request.idle and before:
         if not dry_run:
             discard(tile_folder(run).path)
+            forget_dead(run)
         return _summary(run, before.record, changed=False, dry_run=dry_run)
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
     with _alone(run, dry_run=dry_run), _working(run, dry_run=dry_run) as folder:

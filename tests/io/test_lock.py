@@ -18,7 +18,7 @@ import pytest
 
 from geohsal.errors import BusyError, WriteError
 from geohsal.io import lock
-from geohsal.io.lock import NAME, changing
+from geohsal.io.lock import NAME, changing, forget_dead
 from geohsal.io.run import Run
 
 HOLD = """
@@ -168,3 +168,15 @@ def refuse_opening(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "open", refused)
+
+
+def test_only_what_a_dead_command_left_is_removed(run: Run) -> None:
+    forget_dead(run)
+    with holder(run) as process:
+        forget_dead(run)
+        assert (run.path / NAME).exists()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert (run.path / NAME).exists()
+    forget_dead(run)
+    assert not (run.path / NAME).exists()
