@@ -1,6 +1,7 @@
 """Submitted texts under a real Slurm: chains, restarts, signals, cancelling. A stub works."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -138,8 +139,9 @@ def test_logs_and_status_say_what_happened(outcomes: dict[str, Outcome]) -> None
     assert f"job tile-merge {merge}: completed" in lines
     log = never.run / "slurm" / "logs" / f"train-{never.summary.job_ids[-1]}.log"
     text = log.read_text("utf-8")
-    assert "geohsal: exit code 75 after 0 of 2 restarts; requeued" in text
-    assert "geohsal: exit code 75 after 2 of 2 restarts; given up" in text
+    # 143 where srun ended the other task, at the first one's 75, before it had left by itself
+    assert re.search(r"geohsal: exit code (75|143) after 0 of 2 restarts; requeued\n", text)
+    assert re.search(r"geohsal: exit code (75|143) after 2 of 2 restarts; given up\n", text)
 
 
 @pytest.mark.parametrize(("name", "starts"), [("preempted", 2), ("killed", 3)])
