@@ -89,7 +89,7 @@ def replacing(path: Path) -> Iterator[Path]:
         WriteError: the folder cannot be written or the disk is full.
     """
     part = path.with_name(f".{path.stem}.{_tag()}{PART}{path.suffix}")
-    _clear(path.parent)
+    clear_dead(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -110,7 +110,7 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
         WriteError: it cannot be made.
     """
     own = folder / f".{name}.{_tag()}{PART}"
-    _clear(folder)
+    clear_dead(folder)
     try:
         own.mkdir(parents=True)
     except OSError as error:
@@ -136,8 +136,11 @@ def _tag() -> str:
     return f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def _clear(folder: Path) -> None:
-    """Remove what killed commands left in a folder; looked for once, folders may hold thousands."""
+def clear_dead(folder: Path) -> None:
+    """Remove what killed commands left in a folder; looked for once, folders may hold thousands.
+
+    Every write into the folder does so, too.
+    """
     if folder in _cleared:
         return
     _cleared.add(folder)

@@ -92,7 +92,8 @@ def open_cog(
         finally:
             draft.unlink(missing_ok=True)
             draft.with_name(f"{draft.name}.aux.xml").unlink(missing_ok=True)
-    _write_sidecar(path, bands=len(band_names), colors=colors, categories=categories)
+        # before the raster takes its place: where that is, nothing is missing
+        _write_sidecar(path, bands=len(band_names), colors=colors, categories=categories)
 
 
 def _profile(

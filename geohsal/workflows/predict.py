@@ -20,7 +20,7 @@ from geohsal.errors import (
     RunError,
     WriteError,
 )
-from geohsal.io.atomic import write_json
+from geohsal.io.atomic import clear_dead, write_json
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.manifest import SceneSource, resolve
 from geohsal.io.plan import Plan
@@ -279,6 +279,7 @@ class _Predict:
                 self._merge(group, own, engine.progress)
         if shard is None:
             tidy(plan, self._stage, names=self._names)
+            clear_dead(self._target.out)
             self._tell_failures()
         for text in self._failures.values():  # whoever writes the maps stumbles over it again
             logger.warning("%s", text)

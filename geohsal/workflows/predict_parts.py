@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from geohsal.config import Config, config_to_dict
 from geohsal.errors import RasterError
@@ -140,32 +141,45 @@ def keep_plan(plan: Plan, stage: StageFolder) -> None:
 
 
 def tidy(plan: Plan, stage: StageFolder, *, names: Sequence[str]) -> None:
-    """Remove old parts that no plan wants, and the folder once nothing in it is of use.
+    """Remove parts that no plan wants, and the folder once nothing in it is of use.
 
     Args:
         plan: whose maps are written.
         stage: the folder.
         names: rasters of this command: plans of nothing else are done.
     """
-    own = {f"{chunk_id}{SUFFIX}" for chunk_id in plan.chunk_ids}
+    own = _part_names(plan)
     with suppress(OSError):  # another command may be at the same; what it needs is younger
-        own |= _wanted(stage, done=names)
+        standing, ended = _sorted_plans(stage, done=names)
+        wanted = own.union(*map(_part_names, standing))
+        gone = set[str]().union(*map(_part_names, ended.values()))
         for path in stage.parts.iterdir() if stage.parts.is_dir() else ():
-            if path.name not in own and time.time() - path.stat().st_mtime > OLD_S:
+            old = time.time() - path.stat().st_mtime > OLD_S
+            if path.name not in wanted and (path.name in gone or old):
                 path.unlink()
-        stage.parts.rmdir()  # only where it is empty
-        stage.plan.unlink()
+        for path in ended:  # after their parts: whoever is killed in between finds them again
+            path.unlink()
+        if stage.parts.is_dir():
+            stage.parts.rmdir()  # only where it is empty
+        stage.plan.unlink(missing_ok=True)
         stage.path.rmdir()
 
 
-def _wanted(stage: StageFolder, *, done: Sequence[str]) -> set[str]:
-    """Names of the parts of plans that stand; the other plans are removed."""
-    wanted: set[str] = set()
-    for path in stage.path.glob(f"{PLANS}*{stage.plan.suffix}"):
+def _part_names(plan: Plan | None) -> set[str]:
+    return set() if plan is None else {f"{chunk_id}{SUFFIX}" for chunk_id in plan.chunk_ids}
+
+
+def _sorted_plans(
+    stage: StageFolder, *, done: Sequence[str]
+) -> tuple[list[Plan], dict[Path, Plan | None]]:
+    """The plans that stand, and the files of those that are done, old or damaged."""
+    standing: list[Plan] = []
+    ended: dict[Path, Plan | None] = {}
+    for path in sorted(stage.path.glob(f"{PLANS}*{stage.plan.suffix}")):
         plan = find_plan(path)
         old = time.time() - path.stat().st_mtime > PLAN_OLD_S
         if plan is None or old or set(plan.scenes) <= set(done):
-            path.unlink()
+            ended[path] = plan
         else:
-            wanted |= {f"{chunk_id}{SUFFIX}" for chunk_id in plan.chunk_ids}
-    return wanted
+            standing.append(plan)
+    return standing, ended
