@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
+from lite0_weights import fetch
 from measure import RESULTS
 from real_scenes import halve_dubai, write_dubai_oracle, write_zion
 
@@ -52,6 +53,8 @@ SETS: dict[str, tuple[str, Writer]] = {
 }
 """Shipped settings, and what writes the manifest from (DATA, folder)."""
 
+PRETRAINED = {"dubai_cpu"}
+"""Sets whose encoder begins with the weights of `lite0_weights`, fetched into DIR."""
 
 KEYS = ("dataset", "method", "strategy", "seed", "round")
 """What tells rows apart, and what they are sorted by."""
@@ -95,8 +98,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     name, write = SETS[options.set]
-    config, simulation = load_simulation(name, overrides=options.overrides)
     options.out.mkdir(parents=True, exist_ok=True)
+    overrides = options.overrides
+    if options.set in PRETRAINED:
+        weights = fetch(options.out.resolve() / "lite0.safetensors")
+        overrides = [f"model.weights={weights}", *overrides]
+    config, simulation = load_simulation(name, overrides=overrides)
     summary = simulate(
         write(options.data.resolve(), options.out.resolve()),
         options.out / "simulation",
