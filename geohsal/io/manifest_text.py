@@ -157,8 +157,9 @@ def checked(kind: type[Checked], value: object, *, where: str) -> Checked:
         ManifestError: `where`, then the key, what was found and what is allowed.
     """
     if not isinstance(value, dict):
+        found = " ".join(str(value).split())[:40]
         raise ManifestError(
-            f"{where}: must be a mapping of keys, found {type(value).__name__} ({str(value)[:40]})"
+            f"{where}: must be a mapping of keys, found {type(value).__name__} ({found})"
         )
     odd = [key for key in value if not isinstance(key, str)]
     if odd:

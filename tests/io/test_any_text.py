@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from geohsal.config import Config, config_from_dict, load_config
@@ -106,6 +106,7 @@ def test_the_manifest_that_is_broken_below_is_sound(tmp_path: Path) -> None:
 
 @FILES
 @given(mistakes(MANIFEST))
+@example({**MANIFEST, "classes": ["\r\u2028line"]})
 def test_any_manifest_is_read_or_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
