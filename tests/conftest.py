@@ -25,8 +25,8 @@ from shapely.geometry.base import BaseGeometry
 
 # shared machines stall: time is no property; the same examples for everybody who checks one commit
 settings.register_profile("geohsal", deadline=None, derandomize=True)
-# --hypothesis-profile=explore: other examples each time
-settings.register_profile("explore", deadline=None)
+# --hypothesis-profile=explore, as nightly.sh does: other examples each time, and more of them
+settings.register_profile("explore", deadline=None, max_examples=300, print_blob=True)
 settings.load_profile("geohsal")
 
 RasterFactory = Callable[..., Path]

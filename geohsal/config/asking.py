@@ -49,7 +49,7 @@ class QueryConfig:
     diversity: Annotated[float, Field(ge=1)] = Field(
         default=5.0,
         description="plar: k-centre chooses among this multiple of the best-scored regions (among "
-        "the whole pool while the error mask is not proven)",
+        "the whole pool, or 131,072 of it by lot, while the error mask is not proven)",
     )
     audit_share: Share = Field(
         default=0.10, description="share of the budget for random audit regions"

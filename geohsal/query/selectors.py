@@ -15,6 +15,9 @@ from geohsal.query.ranking import in_order, leading
 _NEAR_TOP = 0.95
 """Distances from this share of the largest are brought up to date together."""
 
+_MOST_SPREAD = 2**17
+"""Regions that a spread over the whole pool is made over at most."""
+
 _ROWS = 16384
 """Rows of features that are worked on at once: they stay in the processor's cache."""
 
@@ -60,7 +63,8 @@ def diverse(basket: Basket, offer: Offer) -> None:
     The shortlist is `query.diversity` times the regions that the money left would buy; equal
     distances go to the better score. While nothing shows that the predicted errors are errors (no
     error is withheld, the error mask ranks no better than chance, or there is none), the best are
-    no better than others and every region is on the list.
+    no better than others and every region is on the list, of a pool above 131,072 regions so many
+    drawn by lot.
     """
     order = _shortlist(basket, offer)
     if order.size:
@@ -81,6 +85,8 @@ def _shortlist(basket: Basket, offer: Offer) -> NDArray[np.intp]:
     if offer.proven and count:
         wanted = math.ceil(basket.left / float(np.median(pool.cost[among])))
         count = min(count, math.ceil(offer.config.diversity * min(wanted, count)))
+    elif count > _MOST_SPREAD:
+        among &= pool.lot <= np.partition(pool.lot[among], _MOST_SPREAD - 1)[_MOST_SPREAD - 1]
     return leading(-pool.score, among, count=count)
 
 

@@ -7,12 +7,14 @@ maps are put together and the parts go. A killed command goes on where it stoppe
 import logging
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geohsal.config import Config
 from geohsal.data.sources import SceneOpener
 from geohsal.errors import (
+    DataError,
     GeohsalError,
     PartialError,
     PartsMissingError,
@@ -20,7 +22,7 @@ from geohsal.errors import (
     RunError,
     WriteError,
 )
-from geohsal.io.atomic import clear_dead, write_json
+from geohsal.io.atomic import clear_dead, read_record, write_json
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.manifest import SceneSource, resolve
 from geohsal.io.plan import Plan
@@ -335,10 +337,10 @@ class _Predict:
             PartialError: others did not.
             GeohsalError: all did.
         """
+        record = self._target.out / "failures.json"
+        self._record_failures(record)
         if not self._failures:
             return
-        record = self._target.out / "failures.json"
-        write_json(record, self._failures)
         if not self._counts and not self._kept:
             raise GeohsalError("; ".join(self._failures.values()))
         total = len(self._failures) + len(self._counts) + len(self._kept)
@@ -346,3 +348,16 @@ class _Predict:
             f"{len(self._failures)} of {total} rasters failed, see {record}",
             failures=self._failures,
         )
+
+    def _record_failures(self, record: Path) -> None:
+        """Add what failed now to what failed before, and take out what has its maps by now."""
+        before: dict[str, str] = {}
+        with suppress(DataError):  # none, or damaged: it is written anew
+            before = read_record(record)
+        done = {*self._kept, *self._counts}
+        standing = {name: text for name, text in before.items() if name not in done}
+        standing |= self._failures
+        if standing:
+            write_json(record, standing)
+        else:
+            record.unlink(missing_ok=True)

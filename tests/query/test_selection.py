@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from geohsal.config import QueryConfig
 from geohsal.errors import BudgetError, RunError
 from geohsal.geo.budget import Budget, parse_budget
+from geohsal.query import selectors
+from geohsal.query.draws import cell_draws
 from geohsal.query.regions import Candidates
 from geohsal.query.selection import Selection
 
@@ -380,3 +382,24 @@ def test_while_errors_are_not_proven_regions_are_spread_over_the_whole_pool(
     assert 0 in spread.chosen
     assert np.ptp(features[spread.chosen, 0]) > 9
     assert sum(index < 10 for index in spread.chosen) == 1
+
+
+def test_a_spread_over_a_large_pool_is_over_regions_drawn_by_lot(
+    make_candidates: CandidatesFactory, choose: Choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selectors, "_MOST_SPREAD", 20)
+    features = np.stack([np.arange(100) % 37, np.arange(100) % 11], axis=1).astype(np.float32)
+    candidates = make_candidates(grid(10, 10), features=features)
+    config = QueryConfig(audit_share=0, exclusion=0, tile_cap=1)
+
+    def chosen(seed: int, order: Any = slice(None)) -> list[int]:
+        among = candidates.take(np.arange(100)[order])
+        found = choose(among, "20regions", config=config, proven=False, seed=seed)
+        return sorted(np.arange(100)[order][found.chosen].tolist())
+
+    for seed in range(3):
+        cols = np.arange(100) % 10
+        lot = cell_draws("north", np.arange(100) // 10, cols=cols, seed=seed, purpose="fill")
+        assert chosen(seed) == sorted(np.argsort(lot)[:20].tolist())
+        assert chosen(seed, slice(None, None, -1)) == chosen(seed)
+    assert chosen(0) != chosen(1)

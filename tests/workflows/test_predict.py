@@ -224,6 +224,10 @@ def test_a_raster_that_cannot_be_read_fails_alone(asked: Asked, tmp_path: Path) 
     assert "torn.tif: cannot be read" in alone.stderr
     torn.write_bytes(asked.rasters[0].read_bytes())
     assert predict(None, [torn], out=out, model=asked.model).written == ("torn",)
+    assert list(json.loads((out / "failures.json").read_text("utf-8"))) == ["missing"]
+    missing.write_bytes(asked.rasters[0].read_bytes())
+    geohsal(*command)
+    assert not (out / "failures.json").exists()
 
 
 def test_a_damaged_part_is_made_anew_by_the_next_command(asked: Asked, tmp_path: Path) -> None:
