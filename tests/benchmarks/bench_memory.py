@@ -1,14 +1,14 @@
 """Peak memory and time of commands against the size of the scene, each a process of its own.
 
-    python tests/benchmarks/bench_memory.py [--sizes 2000 5000 10000 20000]
-        [--stages tile query predict export] [--folder DIR] [--out FILE.csv]
-    python tests/benchmarks/bench_memory.py --command "geohsal tile {manifest} -o {run}"
+    python tests/benchmarks/bench_memory.py [--sizes 512 2000 5000] [--networks stand-in]
+        [--workers N] [--repeats N] [--folder DIR] [--out FILE.csv]
 
-For every size a four-band 16-bit COG is written (see big_scene.py), tiled and trained for a few
-steps with a small network; then each stage is measured on a copy of that run. `--command` measures
-any other one: {manifest} and {folder} are the scene's, {run} is a run that is tiled and trained.
-`peak_mib` is the largest resident memory of any one process, with its imports; `to_smallest`
-compares it with the smallest scene of the same call. One row per size and stage is appended.
+For every size a four-band 16-bit COG is written (see big_scene.py) and goes through the chain tile,
+train (a few steps of a small network), query, predict, export. `--networks stand-in` puts networks
+that cost next to nothing in the place of the real ones (see stand_in.py; maps mean nothing), to
+measure everything else. `peak_mib` is the largest resident memory of any one process, with its
+imports; `to_smallest` compares it with the smallest scene of the same call. One row per size and
+stage is appended.
 """
 
 import argparse
@@ -16,8 +16,9 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from big_scene import BANDS, write_scene
@@ -36,13 +37,20 @@ train: {steps: 4, crop_px: 64, batch_labelled: 2, batch_unlabelled: 2, checkpoin
 ssl: {friend: head}
 emd: {channels: 8}
 """
-STAGES = {
-    "tile": "geohsal tile {manifest} -o {fresh} -c {folder}/settings.yaml",
-    "query": "geohsal query {run}",
-    "predict": "geohsal predict {run} -o {folder}/maps",
-    "export": "geohsal export {queried} -o {folder}/map.parquet",
+CHAIN = {
+    "tile": "tile {manifest} -o {run} -c {settings} --workers {workers}",
+    "train": "train {run}",
+    "query": "query {run} --workers {workers}",
+    "predict": "predict {run} -o {maps} --workers {workers}",
+    "export": "export {run} -o {out} --workers {workers}",
 }
-"""What is measured; {fresh} is a folder that is not there yet, {queried} a run with maps."""
+"""What is measured, in order: each command needs the ones before it."""
+NETWORKS = ("train", "query", "predict")
+"""Stages with networks: only they are given others, since that loads torch."""
+
+STAND_IN = (
+    f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).with_name('stand_in.py')))}"
+)
 
 
 def run(command: str) -> None:
@@ -52,50 +60,47 @@ def run(command: str) -> None:
         raise SystemExit(f"{command}: failed: {done.stderr}")
 
 
-def prepare(folder: Path, size: int, commands: Sequence[str]) -> Path:
-    """A scene, and as much of a run as the commands need; the manifest."""
-    manifest = write_scene(folder, size)
+def chain(
+    folder: Path, manifest: Path, *, programs: Mapping[str, str], workers: int
+) -> dict[str, Measured]:
+    """The whole chain once, in a folder that is emptied before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     (folder / "settings.yaml").write_text(SETTINGS, "utf-8")
-    text = " ".join(commands)
-    if "{run}" in text or "{queried}" in text:
-        run(f"geohsal tile {manifest} -o {folder}/trained -c {folder}/settings.yaml")
-        run(f"geohsal train {folder}/trained")
-    if "{queried}" in text:
-        shutil.copytree(folder / "trained", folder / "queried")
-        run(f"geohsal query {folder}/queried")
-    return manifest
+    names = {"run": "run", "settings": "settings.yaml", "maps": "maps", "out": "map.parquet"}
+    places = {name: shlex.quote(str(folder / file)) for name, file in names.items()}
+    places |= {"manifest": shlex.quote(str(manifest)), "workers": str(workers)}
+    found = {}
+    for stage, command in CHAIN.items():
+        found[stage] = measured(shlex.split(f"{programs[stage]} {command.format(**places)}"))
+        print(f"  {stage}: {found[stage]}", flush=True)
+    return found
 
 
-def once(command: str, folder: Path, manifest: Path) -> Measured:
-    """One measurement on a fresh copy of what the command changes."""
-    for name in ("fresh", "run", "maps"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / "map.parquet").unlink(missing_ok=True)
-    if "{run}" in command:
-        shutil.copytree(folder / "trained", folder / "run")
-    places = {name: folder / name for name in ("fresh", "run", "queried")}
-    words = shlex.split(command.format(manifest=manifest, folder=folder, **places))
-    return measured(words)
-
-
-def bench(
-    folder: Path, sizes: Sequence[int], stages: dict[str, str], *, repeats: int
-) -> Iterator[dict[str, object]]:
+def bench(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
     """One row per size and stage."""
+    stand_in = NETWORKS if options.networks == "stand-in" else ()
+    programs = {stage: STAND_IN if stage in stand_in else "geohsal" for stage in CHAIN}
     smallest: dict[str, float] = {}
-    for size in sizes:
+    for size in sorted(options.sizes):
         place = folder / f"s{size}"
-        manifest = prepare(place, size, list(stages.values()))
-        for stage, command in stages.items():
-            found = [once(command, place, manifest) for _ in range(repeats)]
-            median, least, greatest = spread([one.seconds for one in found])
-            peak = max(one.peak_mib for one in found)
+        manifest = write_scene(place, size)
+        found = [
+            chain(place / "chain", manifest, programs=programs, workers=options.workers)
+            for _ in range(options.repeats)
+        ]
+        for stage, command in CHAIN.items():
+            own = [one[stage] for one in found]
+            median, least, greatest = spread([one.seconds for one in own])
+            peak = max(one.peak_mib for one in own)
             smallest.setdefault(stage, peak)
             yield {
-                "shape": f"{size}x{size}x{len(BANDS)} uint16", "stage": stage, "command": command,
-                "repeats": repeats, "median_s": round(median, 2),
+                "shape": f"{size}x{size}x{len(BANDS)} uint16", "stage": stage,
+                "command": ("stand_in.py " if stage in stand_in else "geohsal ")
+                + command.replace("{workers}", str(options.workers)),
+                "repeats": options.repeats, "median_s": round(median, 2),
                 "spread_s": round(greatest - least, 2),
-                "cpu_s": round(spread([one.cpu for one in found])[0], 2), "peak_mib": round(peak),
+                "cpu_s": round(spread([one.cpu for one in own])[0], 2), "peak_mib": round(peak),
                 "to_smallest": round(peak / smallest[stage], 3),
             }  # fmt: skip
         shutil.rmtree(place)
@@ -104,22 +109,19 @@ def bench(
 def main() -> None:
     """Measure, print and append."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 5000, 10_000, 20_000])
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=["tile"])
-    parser.add_argument("--command", help="measured instead of the stages")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2000, 5000])
+    parser.add_argument("--networks", choices=("real", "stand-in"), default="real")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where scenes and runs are written")
     parser.add_argument("--out", type=Path, default=RESULTS / "memory.csv")
     options = parser.parse_args()
-    stages = {stage: STAGES[stage] for stage in options.stages}
-    if options.command:
-        stages = {options.command.split()[1]: options.command}
     where = {
         "commit": commit(),
         "machine": f"{cpu_machine()}, Python {platform.python_version()}",
     }
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for row in bench(Path(folder), sorted(options.sizes), stages, repeats=options.repeats):
+        for row in bench(options, Path(folder)):
             print(row, flush=True)
             append_rows(options.out, COLUMNS, [where | row])
 
