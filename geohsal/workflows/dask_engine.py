@@ -38,7 +38,7 @@ def run_on_dask(
         ) from None
     client = _connect(dask.Client, address)
     try:
-        shared = client.scatter(work, broadcast=False)
+        shared = client.submit(_itself, work, pure=False)  # scattered, it would die with a worker
         tasks = client.map(
             _run, chunks, work=shared, folder=folder.resolve(), retries=RETRIES, pure=False
         )
@@ -52,6 +52,11 @@ def run_on_dask(
         ) from None
     finally:
         client.close()
+
+
+def _itself(work: Work) -> Work:
+    """A task, so that Dask makes the value again where it is lost."""
+    return work
 
 
 def _connect(client: Any, address: str) -> Any:

@@ -22,7 +22,7 @@ from geohsal.workflows.submit import SubmitSummary, submit
 pytestmark = pytest.mark.slurm
 
 BUDGET = "9regions"
-FLOW = ("tile", "train", "query", "select")
+FLOW = ("tile", "train", "query", "select", "predict", "export")
 CLUSTER = f"""
 cluster:
   max_restarts: 3
@@ -32,6 +32,8 @@ stages:
   train: {{nodes: 2, tasks_per_node: 1, cpus_per_task: 1}}
   query: {{array: 3, cpus: 1}}
   select: {{cpus: 1}}
+  predict: {{array: 2, cpus: 1}}
+  export: {{array: 2, cpus: 1}}
 """
 STEPS = 36
 
@@ -104,10 +106,17 @@ def assert_same_round(one: Round, other: Round) -> None:
     assert rasters == sorted(path.name for path in other.rasters.iterdir())
     for name in rasters:
         assert (one.rasters / name).read_bytes() == (other.rasters / name).read_bytes(), name
-    layers = [str(name) for name, _ in pyogrio.list_layers(one.queries())]
-    assert layers == [str(name) for name, _ in pyogrio.list_layers(other.queries())]
-    for name in ("query_regions", "answers", "undecided", "pseudo_labels"):
-        tables = [geopandas.read_file(file.queries(), layer=name) for file in (one, other)]
+    assert_same_layers(one.queries(), other.queries())
+
+
+def assert_same_layers(one: Path, other: Path) -> None:
+    """Layers of two GeoPackages have the same names; those with geometry the same features."""
+    layers = [(str(name), kind) for name, kind in pyogrio.list_layers(one)]
+    assert layers == [(str(name), kind) for name, kind in pyogrio.list_layers(other)]
+    with_geometry = [name for name, kind in layers if kind]
+    assert with_geometry
+    for name in with_geometry:
+        tables = [geopandas.read_file(file, layer=name) for file in (one, other)]
         geopandas.testing.assert_geodataframe_equal(*tables)
 
 
@@ -120,6 +129,9 @@ def test_a_chain_with_a_killed_and_a_doubled_share_gives_the_local_result(
     geohsal("tile", manifest, "-o", tmp_path / "local", *settings)
     geohsal("train", tmp_path / "local")
     geohsal("query", tmp_path / "local", "--budget", BUDGET)
+    maps, polygons = tmp_path / "maps", tmp_path / "polygons.gpkg"
+    geohsal("predict", tmp_path / "local", "-o", maps)
+    geohsal("export", tmp_path / "local", "-o", polygons)
     os.kill(process(str(run), "0/3", seconds=120), signal.SIGKILL)
     query = next(job for job in summary.jobs if job.name == "query")
     double = ["sbatch", "--parsable", "--array=1", str(query.script)]
@@ -128,7 +140,15 @@ def test_a_chain_with_a_killed_and_a_doubled_share_gives_the_local_result(
     assert set(slurm.wait([double_id])[double_id].tasks) == {"COMPLETED"}
     assert "geohsal: exit code 137 after 0 of 3 restarts; requeued" in logs(run)
     assert_same_round(Run(path=run).round(0), Run(path=tmp_path / "local").round(0))
-    assert f"job select {summary.job_ids[-1]}: completed" in status_lines(status(run))
+    said = status_lines(status(run))
+    for path in sorted(maps.iterdir()):
+        assert (run / "maps" / "r000" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert len(list((run / "maps" / "r000").iterdir())) == len(list(maps.iterdir())) > 0
+    assert_same_layers(run / "polygons_r000.gpkg", polygons)
+    jobs = dict(zip([job.name for job in summary.jobs], summary.job_ids, strict=True))
+    assert f"job select {jobs['select']}: completed" in said
+    assert f"job export {jobs['export']}: 2 completed" in said
+    assert f"job export-merge {jobs['export-merge']}: completed" in said
 
 
 def test_two_processes_that_were_told_or_killed_train_to_the_same_weights(
