@@ -50,6 +50,15 @@ REAL_DATA = Path(
 )
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds a run locked is refused soon; the warning of folders without locks is new."""
+    from geohsal.io import lock
+
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    lock._warn.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of the real scenes; tests that need it are marked `real`."""

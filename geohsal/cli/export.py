@@ -8,7 +8,6 @@ import click
 
 from geohsal.cli import options
 from geohsal.cli.report import Report
-from geohsal.errors import RequestError
 
 if TYPE_CHECKING:
     from geohsal.workflows.export import ExportSummary
@@ -62,8 +61,6 @@ def command(
     Of the newest queried round. FILE ends in .gpkg (styled for QGIS), .parquet or .fgb. With
     --dry-run files are hashed, scenes are counted, and nothing is changed.
     """
-    if dry_run and scheduler is not None:
-        raise RequestError(f"--scheduler {scheduler}: a dry run works here; give one of the two")
     asked: dict[str, Any] = {
         "what": what,
         "sieve_px": sieve_px,
@@ -72,8 +69,10 @@ def command(
         "shard": shard,
     }
     if dry_run:
+        from geohsal.workflows.engine import refuse_scheduler
         from geohsal.workflows.export_outlook import foresee_export
 
+        refuse_scheduler(scheduler, dry_run=dry_run)
         outlook = foresee_export(run_dir, out, **asked)
         report.result(outlook, outlook_lines(outlook))
         return
@@ -110,8 +109,9 @@ def outlook_lines(outlook: "ExportOutlook") -> Iterator[str]:
         f"round {outlook.round}: scenes to cut now{share}: {outlook.parts_now}; cut before: "
         f"{outlook.parts_done} of {len(outlook.scenes)}"
     )
-    size = f"{outlook.raster_bytes / 1e6:,.1f} MB"
-    yield f"would read {size} of rasters of: {', '.join(outlook.scenes)}"
+    if outlook.scenes_now:
+        size = f"{outlook.raster_bytes / 1e6:,.1f} MB"
+        yield f"would read {size} of rasters of: {', '.join(outlook.scenes_now)}"
     if outlook.skipped:
         yield f"without rasters in this round: {', '.join(outlook.skipped)}"
     yield f"would write {'parts only' if outlook.shard else 'the file'}: {outlook.out}"

@@ -8,7 +8,6 @@ import click
 
 from geohsal.cli import options
 from geohsal.cli.report import Report
-from geohsal.errors import RequestError
 
 if TYPE_CHECKING:
     from geohsal.workflows.outlooks import PredictOutlook
@@ -47,8 +46,6 @@ def command(
     """
     if not places:
         raise click.UsageError("give a RUN, or --model DIR and rasters")
-    if dry_run and scheduler is not None:
-        raise RequestError(f"--scheduler {scheduler}: a dry run works here; give one of the two")
     run_dir, rasters = (None, places) if model else (Path(places[0]), places[1:])
     asked: dict[str, Any] = {
         "out": out,
@@ -58,8 +55,10 @@ def command(
         "shard": shard,
     }
     if dry_run:
+        from geohsal.workflows.engine import refuse_scheduler
         from geohsal.workflows.predict import foresee_prediction
 
+        refuse_scheduler(scheduler, dry_run=dry_run)
         outlook = foresee_prediction(run_dir, rasters, **asked)
         report.result(outlook, outlook_lines(outlook))
         return

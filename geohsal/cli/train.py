@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,10 +131,16 @@ def outlook_lines(outlook: "TrainOutlook") -> Iterator[str]:
     )
     for name, count in (outlook.labelled_pixels or {}).items():
         yield f"  {name:20} {count:>12,} px"
+    if outlook.classes_missing:
+        yield _missing(outlook.classes_missing)
     chosen = ", ".join(outlook.val_scenes)
     yield f"the best teacher would be chosen by: {chosen or 'nothing, the last one is kept'}"
     yield f"would write: {outlook.model}"
     yield "nothing is changed"
+
+
+def _missing(names: Sequence[str]) -> str:
+    return f"without any label: {', '.join(names)}"
 
 
 def _tell(run_dir: Path, summary: "TrainSummary", report: Report) -> None:
@@ -172,7 +178,7 @@ def train_lines(summary: "TrainSummary", *, verbose: bool) -> Iterator[str]:
     if summary.val_miou is not None:
         yield f"mIoU on the val split: {summary.val_miou:.4f}"
     if summary.classes_missing:
-        yield f"without any label: {', '.join(summary.classes_missing)}"
+        yield _missing(summary.classes_missing)
     if summary.fallbacks:
         count = len(summary.fallbacks)
         yield f"{count} thresholds are fallbacks until more is labelled (-v lists them)"

@@ -55,6 +55,16 @@ def parse_shard(text: str) -> Shard:
     raise RequestError(f"--shard {text}: write I/N with I from 0 to N-1, for example 0/4")
 
 
+def refuse_scheduler(scheduler: str | None, *, dry_run: bool) -> None:
+    """A dry run needs no workers.
+
+    Raises:
+        RequestError: it was given a scheduler.
+    """
+    if dry_run and scheduler is not None:
+        raise RequestError(f"--scheduler {scheduler}: a dry run works here; give one of the two")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """Windows of one scene that are done together."""

@@ -1,9 +1,10 @@
 """`geohsal export --dry-run`: what an export would read, cut and write."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from geohsal.workflows.engine import parse_shard
-from geohsal.workflows.export import ExportJob, ExportSummary, export_folder, open_export
+from geohsal.workflows.export import ExportJob, export_folder, open_export
 from geohsal.workflows.export_scene import What
 from geohsal.workflows.export_work import input_paths
 from geohsal.workflows.outlooks import ExportOutlook
@@ -28,8 +29,9 @@ def foresee_export(
     job, summary = open_export(run_dir, out, what=what, sieve_px=sieve_px, simplify_px=simplify_px)
     if job.is_there(overwrite=overwrite):
         return ExportOutlook(out=out, round=summary.round, up_to_date=True, scenes=summary.scenes)
-    chunk_ids, done = _cut_before(job)
-    own = chunk_ids if share is None else chunk_ids[share.index :: share.count]
+    done = _cut_before(job)
+    own = summary.scenes if share is None else share.of(summary.scenes)
+    now = tuple(name for name in own if name not in done)
     return ExportOutlook(
         out=out,
         round=summary.round,
@@ -38,23 +40,23 @@ def foresee_export(
         scenes=summary.scenes,
         skipped=summary.skipped,
         parts_done=len(done),
-        parts_now=len(set(own) - done),
-        raster_bytes=_bytes(job, summary),
+        parts_now=len(now),
+        scenes_now=now,
+        raster_bytes=_bytes(job, now),
     )
 
 
-def _cut_before(job: ExportJob) -> tuple[tuple[str, ...], set[str]]:
-    """All parts, and those that are there."""
+def _cut_before(job: ExportJob) -> set[str]:
+    """Scenes whose parts are there: the plan has one chunk of each, in their order."""
     folder, inputs = export_folder(job.out), job.inputs()
-    chunk_ids = tuple(job.work.plan(inputs).chunk_ids)
-    by_chunk = zip(chunk_ids, inputs.values(), strict=True)
-    return chunk_ids, {name for name, hashes in by_chunk if job.is_cut(folder, name, hashes)}
+    by_scene = zip(inputs.items(), job.work.plan(inputs).chunk_ids, strict=True)
+    return {name for (name, hashes), chunk_id in by_scene if job.is_cut(folder, chunk_id, hashes)}
 
 
-def _bytes(job: ExportJob, summary: ExportSummary) -> int:
+def _bytes(job: ExportJob, scenes: Sequence[str]) -> int:
     work = job.work
     return sum(
         path.stat().st_size
-        for name in summary.scenes
+        for name in scenes
         for path in input_paths(work.run, work.round, name, what=work.what)
     )

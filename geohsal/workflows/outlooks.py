@@ -12,7 +12,8 @@ class TrainOutlook:
     `steps_done` of the `steps` are in the checkpoint of an interrupted training; `starts_from` says
     in words which weights the first step starts from. Where the round is trained already, `would`
     is "nothing" and only `round`, `model` and `device` say something. `scenes` are those whose
-    train tiles are read; `val_scenes` choose the checkpoint.
+    train tiles are read; `val_scenes` choose the checkpoint. `classes_missing` have no labelled
+    train pixel.
     """
 
     dry_run: bool = True
@@ -29,11 +30,7 @@ class TrainOutlook:
     regions: int = 0
     withheld_regions: int = 0
     labelled_pixels: dict[str, int] | None = None
-
-    @property
-    def classes_missing(self) -> tuple[str, ...]:
-        """Classes without any labelled train pixel."""
-        return tuple(name for name, count in (self.labelled_pixels or {}).items() if not count)
+    classes_missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +63,9 @@ class ExportOutlook:
     """What an export would do; nothing was changed.
 
     `up_to_date` says that the file is there; else `parts_done` of the `scenes` are cut already (of
-    the same rasters and labels) and `parts_now` would be cut by this command (share). `skipped`
-    scenes have no rasters in the round, and `raster_bytes` would be read.
+    the same rasters and labels) and `parts_now` would be cut by this command (share): those of
+    `scenes_now`, of which `raster_bytes` would be read. `skipped` scenes have no rasters in the
+    round.
     """
 
     dry_run: bool = True
@@ -79,4 +77,5 @@ class ExportOutlook:
     skipped: tuple[str, ...] = ()
     parts_done: int = 0
     parts_now: int = 0
+    scenes_now: tuple[str, ...] = ()
     raster_bytes: int = 0

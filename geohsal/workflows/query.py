@@ -3,25 +3,26 @@
 import hashlib
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from geohsal.errors import RequestError, RunError
+from geohsal.errors import BusyError, RequestError, RunError
 from geohsal.geo.budget import Budget, parse_budget, parse_share
 from geohsal.io.atomic import discard, scratch
 from geohsal.io.lock import changing, forget_dead
 from geohsal.io.run import Round, Run
 from geohsal.query.acquisition import acquisition
 from geohsal.workflows.context import RunContext, open_context
-from geohsal.workflows.engine import Engine, parse_shard
+from geohsal.workflows.engine import Engine, parse_shard, refuse_scheduler
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.query_choice import Choice
 from geohsal.workflows.query_score import Scores, plan_scores, score_chunks, sweep, unit_hash
 from geohsal.workflows.query_summary import QuerySummary, Shares, words
 from geohsal.workflows.query_write import clear, finished, move_maps, write_record, write_round
 from geohsal.workflows.stages import StageFolder, query_folder
+from geohsal.workflows.stamps import Stamps, refuse_changed, stamps
 from geohsal.workflows.standing import refuse_half_undone
 
 
@@ -45,7 +46,7 @@ class _Request:
 
     context: RunContext
     unit: str
-    stamps: tuple[object, ...]
+    stamps: Stamps
     budget: Budget
     shares: Shares
     text: str
@@ -67,12 +68,15 @@ class _Request:
         folder = query_folder(self.context.run)
         return plan_scores(self.context, self.round, folder, unit=self.unit)
 
-    def before(self, *, overwrite: bool) -> QuerySummary | None:
-        """The summary of the same query, if it was made; None where it may be made now."""
+    def before(self, *, overwrite: bool, dry_run: bool = False) -> QuerySummary | None:
+        """The summary of the same query, if it was made; None where it may be made now.
+
+        What killed commands left of one that was made is removed, but by a dry run.
+        """
         if self.round.step != "queried":
             return None
         found = finished(self.round, self.hash, overwrite=overwrite, asked=self.asked)
-        if found is not None:
+        if found is not None and not dry_run:
             forget_dead(self.context.run)
             folder = query_folder(self.context.run)
             sweep(self.context, self.round, folder, unit=self.unit)
@@ -119,10 +123,9 @@ def query(
         KernelError: the kernel that the settings ask for cannot run here.
         GeohsalError: a worker process died.
     """
-    if dry_run and scheduler is not None:
-        raise RequestError(f"--scheduler {scheduler}: a dry run works here; give one of the two")
+    refuse_scheduler(scheduler, dry_run=dry_run)
     request = _request(run_dir, budget, packages=packages, overlap=overlap)
-    summary = request.before(overwrite=overwrite)
+    summary = request.before(overwrite=overwrite, dry_run=dry_run)
     if summary is not None:
         return summary
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
@@ -132,7 +135,7 @@ def query(
         pass  # a round that another command is changing is not worth judging
     scores = request.scores()
     score_chunks(request.context, request.round, scores, engine, device=device)
-    with changing(request.context.run, "query"):
+    with _alone_again(request.context.run):
         return _choose(request, scores, engine.progress, overwrite=overwrite)
 
 
@@ -206,18 +209,35 @@ def score(
 
 def _request(run_dir: Path, budget: str | None, *, packages: int, overlap: str) -> _Request:
     shares = _shares(packages, overlap)
+    seen = stamps(Run(path=run_dir))
     context = _trained_context(run_dir)
     text = context.config.query.budget if budget is None else budget
     record = context.record
     wanted = parse_budget(text, pool_pixels=record.train_valid_pixels, local=record.local)
     return _Request(
         context=context,
-        stamps=_stamps(context.run),
+        stamps=seen,
         unit=unit_hash(context, context.run.current),
         budget=wanted,
         shares=shares,
         text=text,
     )
+
+
+@contextmanager
+def _alone_again(run: Run) -> Iterator[None]:
+    """Be the only command that changes the run, once its round is judged.
+
+    Raises:
+        BusyError: another command is changing it; unlike before, parts of this one are kept.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(changing(run, "query"))
+        except BusyError as error:
+            text = str(error).removesuffix(" (nothing is changed)")
+            raise BusyError(f"{text} (the round is unchanged; what was judged is kept)") from None
+        yield
 
 
 def _choose(
@@ -229,7 +249,7 @@ def _choose(
     that is looked at again before anything is taken back. The maps of a round that is queried stay
     until the choice is made, and go after its record.
     """
-    _refuse_changed(request)
+    refuse_changed(request.context.run, request.stamps)
     done = request.before(overwrite=overwrite)
     if done is not None:
         return done
@@ -249,29 +269,6 @@ def _choose(
     write_record(round_, summary, request=request.hash, packages=work.packages, asked=request.asked)
     discard(scores.folder.path)
     return summary
-
-
-def _refuse_changed(request: _Request) -> None:
-    """What was judged must still be the open round.
-
-    Raises:
-        RunError: it is not.
-    """
-    run = request.context.run
-    if _stamps(run) != request.stamps:
-        raise RunError(
-            f"{run.path}: another command has trained, ingested or tiled since this one began; "
-            "give this command again"
-        )
-
-
-def _stamps(run: Run) -> tuple[object, ...]:
-    """What differs once a run is trained, ingested or tiled anew: its files are new ones then."""
-    found: list[object] = [run.current.index]
-    for path in (run.current.model_json, run.ledger, run.summary):
-        stat = path.stat() if path.exists() else None
-        found.append(stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size))
-    return tuple(found)
 
 
 @contextmanager

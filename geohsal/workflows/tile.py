@@ -2,15 +2,15 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from geohsal import __version__
 from geohsal.config import Config
-from geohsal.errors import DataError, GeohsalError, RequestError, RunError
-from geohsal.io.atomic import discard
+from geohsal.errors import BusyError, DataError, GeohsalError, RunError
+from geohsal.io.atomic import discard, unwritten
 from geohsal.io.gdal import is_remote
 from geohsal.io.ledger import active_entries, read_ledger
 from geohsal.io.lock import changing, forget_dead
@@ -18,10 +18,11 @@ from geohsal.io.manifest import Manifest, dump_manifest, load_manifest
 from geohsal.io.plan import Plan, find_plan
 from geohsal.io.run import Run
 from geohsal.io.run_tables import TileRecord, read_config
-from geohsal.workflows.engine import Engine, Shard, missing, parse_shard
+from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, refuse_scheduler
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.scan import SceneTask
 from geohsal.workflows.stages import StageFolder, tile_folder
+from geohsal.workflows.stamps import Stamps, refuse_changed, stamps
 from geohsal.workflows.tile_changes import (
     Before,
     read_before,
@@ -84,10 +85,14 @@ class TileShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """What is to be tiled; `reasons` are the scenes to scan, each with its reason."""
+    """What is to be tiled; `reasons` are the scenes to scan, each with its reason.
+
+    `stamps` are of the run that all this was read from.
+    """
 
     manifest: Manifest
     run: Run
+    stamps: Stamps
     before: Before | None
     settings: Config
     reasons: dict[str, str]
@@ -132,23 +137,22 @@ def tile(
 
     Raises:
         ManifestError: the manifest does not say what it must.
-        RunError: another request on top of an existing run.
+        RunError: another request on top of an existing run; or another command has changed the run
+            since this one began.
         RequestError: a dry run with a scheduler.
         BusyError: another command is changing the run.
         DataError: scenes or labels that cannot be used, one line each; or images, bands or
             classes that changed under a run.
     """
-    if dry_run and scheduler is not None:
-        raise RequestError(f"--scheduler {scheduler}: a dry run works here; give one of the two")
+    refuse_scheduler(scheduler, dry_run=dry_run)
     request = _request(manifest_path, out, config=config, patches=patches, overwrite=overwrite)
     run, before = request.run, request.before
     if request.idle and before:
         if not dry_run:
-            discard(tile_folder(run).path)
-            forget_dead(run)
+            _tidy(run)
         return _summary(run, before.record, changed=False, dry_run=dry_run)
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
-    with _alone(run, dry_run=dry_run), _working(run, dry_run=dry_run) as folder:
+    with _alone(request, dry_run=dry_run), _working(run, dry_run=dry_run) as folder:
         work = RunScan(run=run, tasks=request.tasks, folder=folder, dry_run=dry_run)
         found = work.all(engine) if request.tasks else {}
         scans = {scene_id: scene.scan for scene_id, scene in found.items()}
@@ -244,6 +248,7 @@ def _request(
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is a file; give a folder with -o")
     run = Run(path=out)
+    seen = stamps(run)
     before = None if overwrite else read_before(run)
     if overwrite:
         refuse_started(run)
@@ -262,6 +267,7 @@ def _request(
     return _Request(
         manifest=manifest,
         run=run,
+        stamps=seen,
         before=before,
         settings=settings,
         reasons=reasons,
@@ -310,9 +316,38 @@ def _remote(manifest: Manifest, scenes: dict[str, ScannedScene]) -> dict[str, in
     }
 
 
-def _alone(run: Run, *, dry_run: bool) -> AbstractContextManager[None]:
-    """Hold the lock of a run that is there: labels are written anew with the ledger's answers."""
-    return nullcontext() if dry_run or not run.tiles.is_file() else changing(run, "tile")
+def _tidy(run: Run) -> None:
+    """Remove what killed commands left of a run that is complete, unless one is at work."""
+    folder = tile_folder(run)
+    if folder.path.exists():
+        with suppress(BusyError), changing(run, "tile"):
+            discard(folder.path)
+    forget_dead(run)
+
+
+@contextmanager
+def _alone(request: _Request, *, dry_run: bool) -> Iterator[None]:
+    """Be the only command that changes the run, which must be as the request has found it.
+
+    Scenes that are kept and the ledger's answers are written anew: what another command has added
+    to them meanwhile would be lost. A new run's folder goes again if nothing is kept in it.
+    """
+    if dry_run:
+        yield
+        return
+    run, fresh = request.run, not request.run.path.exists()
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(run.path, error) from None
+    try:
+        with changing(run, "tile"):
+            refuse_changed(run, request.stamps)
+            yield
+    finally:
+        if fresh:
+            with suppress(OSError):  # something is kept in it
+                run.path.rmdir()
 
 
 @contextmanager
@@ -326,7 +361,7 @@ def _working(run: Run, *, dry_run: bool, keep: bool = False) -> Iterator[StageFo
         with tempfile.TemporaryDirectory(prefix="geohsal-") as folder:
             yield StageFolder(path=Path(folder))
         return
-    folder_, fresh = tile_folder(run), not run.path.exists()
+    folder_ = tile_folder(run)
     try:
         folder_.parts.mkdir(parents=True, exist_ok=True)
         yield folder_
@@ -337,8 +372,6 @@ def _working(run: Run, *, dry_run: bool, keep: bool = False) -> Iterator[StageFo
     finally:
         if not keep and folder_.parts.is_dir() and _is_idle(folder_):
             discard(folder_.path)
-            if fresh and not any(run.path.iterdir()):
-                run.path.rmdir()
 
 
 def _is_idle(folder: StageFolder) -> bool:

@@ -41,6 +41,7 @@ def foresee_training(
             round=round_.index, would="nothing", model=round_.model_dir, device=str(opened.device)
         )
     regions, withheld = labelled_regions(context, round_.index)
+    pixels = pixels_by_class(regions, context.manifest.class_names)
     return TrainOutlook(
         round=round_.index,
         would="go on" if opened.position else "train",
@@ -54,7 +55,8 @@ def foresee_training(
         val_scenes=tuple(context.scenes_with("val")),
         regions=len(regions),
         withheld_regions=len(withheld),
-        labelled_pixels=pixels_by_class(regions, context.manifest.class_names),
+        labelled_pixels=pixels,
+        classes_missing=tuple(name for name, count in pixels.items() if not count),
     )
 
 

@@ -7,58 +7,23 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from lock_holder import holder
 
 from geohsal.errors import BusyError, WriteError
 from geohsal.io import lock
 from geohsal.io.lock import NAME, changing, forget_dead
 from geohsal.io.run import Run
 
-HOLD = """
-import os, sys, time
-from pathlib import Path
-from geohsal.io.lock import changing
-from geohsal.io.run import Run
-with changing(Run(path=Path(sys.argv[1])), "train"):
-    if sys.argv[2:] and os.fork() == 0:
-        sys.stdin.read()
-        os._exit(0)
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
-    lock._warn.cache_clear()
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Run(path=tmp_path)
-
-
-@contextmanager
-def holder(run: Run, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock, until it is killed."""
-    argv = [sys.executable, "-c", HOLD, str(run.path), *more]
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def test_another_process_is_named_and_its_lock_dies_with_it(run: Run) -> None:

@@ -5,13 +5,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from killing import snapshot
+from lock_holder import holder
 from rank_factory import each_rank
 from tiny_run import geohsal
 
@@ -19,23 +19,12 @@ from geohsal.errors import BusyError, QuietError
 from geohsal.io import lock
 from geohsal.io.run import Run, open_run
 from geohsal.training.ranks import Ranks
+from geohsal.workflows import query_score
 from geohsal.workflows.query import score
+from geohsal.workflows.stages import query_folder, tile_folder
 from geohsal.workflows.train import train
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from geohsal.io.lock import changing
-from geohsal.io.run import Run
-with changing(Run(path=Path(sys.argv[1])), "train"):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture
@@ -49,19 +38,6 @@ def tiled(tiny_landscape: Path, tmp_path: Path) -> Run:
     settings = tiny_landscape.parent / "settings.yaml"
     geohsal("tile", tiny_landscape, "-o", tmp_path / "tiled", "-c", settings)
     return open_run(tmp_path / "tiled")
-
-
-@contextmanager
-def another_train(run: Run) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock as a training does."""
-    argv = [sys.executable, "-c", HOLD, str(run.path)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def refused(run: Run, process: subprocess.Popen[str], *argv: object) -> None:
@@ -82,7 +58,7 @@ def refused(run: Run, process: subprocess.Popen[str], *argv: object) -> None:
 def test_a_second_command_is_refused_until_the_first_is_gone(run: Run, tmp_path: Path) -> None:
     budget = ("--budget", "4regions")
     reviewed = tmp_path / "reviewed.gpkg"
-    with another_train(run) as process:
+    with holder(run) as process:
         refused(run, process, "train")
         refused(run, process, "query", *budget)
         said = geohsal("query", run.path, *budget, "--dry-run").stdout
@@ -94,11 +70,11 @@ def test_a_second_command_is_refused_until_the_first_is_gone(run: Run, tmp_path:
     geohsal("select", run.path, *budget)
     assert not (run.path / lock.NAME).exists()
     geohsal("answer", run.path, run.round(0).queries(), "-o", reviewed)
-    with another_train(run) as process:
+    with holder(run) as process:
         refused(run, process, "ingest", reviewed)
         geohsal("ingest", run.path, reviewed, "--dry-run")
     geohsal("ingest", run.path, reviewed)
-    with another_train(run) as process:
+    with holder(run) as process:
         refused(run, process, "ingest", "--undo")
     geohsal("ingest", run.path, "--undo")
     assert run.round(0).step == "queried"
@@ -113,7 +89,7 @@ def test_a_run_is_not_tiled_anew_while_it_is_trained(
     text = manifest.read_text("utf-8")
     changed = re.sub(r'color: "#\w+"', 'color: "#010203"', text, count=1)
     manifest.write_text(changed, "utf-8")
-    with another_train(tiled):
+    with holder(tiled):
         before = snapshot(tiled.path)
         result = geohsal("tile", manifest, "-o", tiled.path, code=75)
         assert "is changing this run" in result.stderr
@@ -133,7 +109,7 @@ def test_the_processes_of_one_training_count_as_one(tiled: Run) -> None:
             return error
         return None
 
-    with another_train(tiled):
+    with holder(tiled):
         first, second = each_rank(2, work)
     assert isinstance(first, BusyError)
     assert isinstance(second, QuietError)
@@ -156,3 +132,48 @@ def test_a_round_that_changed_while_it_was_judged_is_not_chosen_from(
         "another command has trained, ingested or tiled since this one began; give this command"
         in (result.stderr)
     )
+
+
+def test_a_query_that_is_refused_once_it_has_judged_says_what_is_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geohsal.workflows import query as workflow
+
+    with ExitStack() as held:
+
+        def trains_meanwhile(*arguments: Any, **keys: Any) -> int:
+            done = query_score.score_chunks(*arguments, **keys)
+            held.enter_context(holder(run))
+            return done
+
+        monkeypatch.setattr(workflow, "score_chunks", trains_meanwhile)
+        said = geohsal("query", run.path, "--budget", "4regions", code=75).stderr
+    assert "is changing this run; wait until it has ended, then give this command again" in said
+    assert said.endswith("again (the round is unchanged; what was judged is kept)\n")
+    assert any(query_folder(run).parts.iterdir())
+    assert run.round(0).step == "trained"
+
+
+def test_a_tile_without_work_leaves_what_another_one_is_at(
+    tiled: Run, tiny_landscape: Path
+) -> None:
+    part = tile_folder(tiled).parts / "part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"")
+    with holder(tiled):
+        geohsal("tile", tiny_landscape, "-o", tiled.path)
+        assert part.exists()
+    geohsal("tile", tiny_landscape, "-o", tiled.path)
+    assert not part.parent.parent.exists()
+    assert not (tiled.path / lock.NAME).exists()
+
+
+def test_a_run_is_tiled_the_first_time_by_one_command(tiny_landscape: Path, tmp_path: Path) -> None:
+    argv = ("tile", tiny_landscape, "-o", tmp_path / "new")
+    run = Run(path=tmp_path / "new")
+    run.path.mkdir()
+    with holder(run):
+        assert "is changing this run" in geohsal(*argv, code=75).stderr
+        assert [path.name for path in run.path.iterdir()] == [lock.NAME]
+    geohsal(*argv, "-c", tiny_landscape.parent / "settings.yaml")
+    assert not (run.path / lock.NAME).exists()

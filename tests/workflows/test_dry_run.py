@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from killing import snapshot
 from tiny_run import geohsal
 
 from geohsal.errors import PreemptedError
+from geohsal.io import lock
 from geohsal.io.atomic import read_record
 from geohsal.io.run import Run, open_run
+from geohsal.workflows.stages import query_folder
 from geohsal.workflows.train import train
 
 
@@ -31,12 +34,18 @@ def home(queried: Run, tmp_path: Path) -> Path:
 
 
 def dry(home: Path, *argv: object, code: int = 0) -> tuple[dict[str, Any], str]:
-    """What a dry run says, to programs and to people; it must leave all files as they are."""
-    before = snapshot(home)
+    """What a dry run says, to programs and to people; it must leave all as it is."""
+    before = everything(home)
     values = json.loads(geohsal(*argv, "--dry-run", "--json", code=code).stdout)
     text = geohsal(*argv, "--dry-run", code=code)
-    assert snapshot(home) == before
+    assert everything(home) == before
     return values, text.stdout if code == 0 else text.stderr
+
+
+def everything(home: Path) -> dict[str, str]:
+    """Files with what they say, and folders."""
+    folders = (path for path in home.rglob("*") if path.is_dir())
+    return snapshot(home) | {path.relative_to(home).as_posix(): "folder" for path in folders}
 
 
 def untrained(home: Path) -> Path:
@@ -55,6 +64,8 @@ def test_a_training_is_told_by_its_steps_and_labels(home: Path) -> None:
     assert text.endswith("nothing is changed\n")
     for name in ("steps", "regions", "withheld_regions", "labelled_pixels"):
         assert values[name] == trained[name]
+    assert values["classes_missing"] == []
+    assert "without any label" not in text
     assert (values["would"], values["steps_done"], values["dry_run"]) == ("train", 0, True)
     assert values["model"] == str(run_dir / "round_000" / "model")
 
@@ -71,6 +82,30 @@ def test_an_interrupted_training_is_told_by_where_it_stands(home: Path) -> None:
     assert (again["would"], again["steps_done"]) == ("train", 0)
     _, refused = dry(home, "train", run_dir, "--set", "train.lr=0.5", code=2)
     assert "an unfinished training with other settings" in refused
+
+
+def test_classes_without_any_label_are_told(home: Path) -> None:
+    run_dir = untrained(home)
+    manifest = open_run(run_dir).manifest
+    content = yaml.safe_load(manifest.read_text("utf-8"))
+    names = [item["name"] for item in content["classes"]]
+    added = {"id": len(names), "name": "glacier", "color": "#ffffff"}
+    manifest.write_text(yaml.safe_dump(content | {"classes": [*content["classes"], added]}))
+    values, text = dry(home, "train", run_dir)
+    assert values["classes_missing"] == ["glacier"]
+    assert "\nwithout any label: glacier\n" in text
+
+
+def test_a_query_of_a_queried_round_tidies_nothing_up(home: Path) -> None:
+    run = open_run(home / "run")
+    (run.path / lock.NAME).write_text("{}")  # of a command that was killed
+    query_folder(run).parts.mkdir(parents=True)  # of a share that was
+    argv = ("query", run.path, "--budget", "4regions")
+    values, _ = dry(home, *argv)
+    assert values["regions"] == 4
+    geohsal(*argv)
+    assert not (run.path / lock.NAME).exists()
+    assert not query_folder(run).path.exists()
 
 
 def test_a_finished_training_has_nothing_to_do(home: Path) -> None:
@@ -145,12 +180,22 @@ def test_an_export_is_told_by_its_scenes(home: Path) -> None:
     read = [path.stat().st_size for kind in kinds for path in rasters.glob(f"*_{kind}.tif")]
     assert values["raster_bytes"] == sum(read)
     assert "round 0: scenes to cut now: 4; cut before: 0 of 4" in text
+    assert values["scenes_now"] == values["scenes"]
 
+    share, text = dry(home, *argv, "--shard", "0/2")
+    assert share["scenes_now"] == values["scenes"][::2]
+    paths = [rasters / f"{name}_{kind}.tif" for name in share["scenes_now"] for kind in kinds]
+    assert share["raster_bytes"] == sum(path.stat().st_size for path in paths)
+    assert f"MB of rasters of: {', '.join(share['scenes_now'])}\n" in text
     geohsal(*argv, "--shard", "0/2")
-    rest, _ = dry(home, *argv)
+    rest, text = dry(home, *argv)
     assert (rest["parts_done"], rest["parts_now"]) == (2, 2)
-    mine, _ = dry(home, *argv, "--shard", "0/2")
-    assert mine["parts_now"] == 0
+    assert rest["scenes_now"] == values["scenes"][1::2]
+    assert rest["raster_bytes"] == values["raster_bytes"] - share["raster_bytes"]
+    assert f"MB of rasters of: {', '.join(rest['scenes_now'])}\n" in text
+    mine, text = dry(home, *argv, "--shard", "0/2")
+    assert (mine["parts_now"], mine["raster_bytes"]) == (0, 0)
+    assert "would read" not in text
     geohsal(*argv)
     done, text = dry(home, *argv)
     assert done["up_to_date"]

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from geohsal.geo.blocks import split_codes
 from geohsal.geo.states import Split
 from geohsal.io.label_store import FIRST_ANSWER_REGION, read_label_raster
 from geohsal.io.ledger import LedgerEntry, append, encode_classes, read_ledger, replay
+from geohsal.io.lock import changing
 from geohsal.io.manifest import load_manifest
 from geohsal.io.raster import open_scene
 from geohsal.io.run import Run, open_run
@@ -32,6 +35,7 @@ from geohsal.io.run_tables import (
     write_config,
 )
 from geohsal.io.tile_index import read_tiles
+from geohsal.workflows import tile as tile_module
 from geohsal.workflows.tile import tile
 
 SMALL = Config(seed=0, tile=TileConfig(core_px=32, overlap_px=8))
@@ -434,6 +438,67 @@ def test_answers_survive_new_manifest_labels(tmp_path, town, make_gpkg):
     assert current.equals(replay(base, read_ledger(run.ledger)))
     assert (current.classes[3:7, 4:8] == 2).all()
     assert (base.classes[3:7, 4:8] == 0).all()
+
+
+Change = Callable[[], object]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
+    """Has something done once, after `tile` has read a run and before it holds the lock."""
+
+    def plan(change: Change) -> None:
+        @contextmanager
+        def late(run: Run, command: str) -> Iterator[None]:
+            monkeypatch.setattr(tile_module, "changing", changing)
+            change()
+            with changing(run, command):
+                yield
+
+        monkeypatch.setattr(tile_module, "changing", late)
+
+    return plan
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_scenes_that_another_tile_adds_meanwhile_are_not_lost(
+    tmp_path, town, make_raster, pixels, meanwhile, fresh
+):
+    make_raster("west.tif", pixels)
+    run, mine, theirs = Run(path=tmp_path / "run"), tmp_path / "mine.yaml", tmp_path / "theirs.yaml"
+    if not fresh:
+        tile(town, run.path, config=SMALL)
+    mine.write_text(town.read_text("utf-8").replace("#0000ff", "#0000fe"), "utf-8")
+    theirs.write_bytes(town.read_bytes())
+    edit(theirs, lambda c: c["scenes"].append({"id": "west", "image": "west.tif"}))
+    meanwhile(lambda: tile(theirs, run.path, config=SMALL))
+    with pytest.raises(RunError, match="tiled since this one began; give this command again"):
+        tile(mine, run.path, config=SMALL)
+    assert list(read_summary(run).scenes) == ["north", "south", "west"]
+    with pytest.raises(RunError, match="'west' that is no longer in"):
+        tile(mine, run.path, config=SMALL)
+
+
+def test_answers_that_come_meanwhile_are_not_lost(tmp_path, town, make_gpkg, meanwhile):
+    run = Run(path=tmp_path / "run")
+    tile(town, run.path, config=SMALL)
+    (tmp_path / "labels.gpkg").unlink()
+    make_gpkg("labels.gpkg", [(square(2, 3, 6), {"class_name": "water"})])
+    before = files(run.path)
+    meanwhile(lambda: append(run.ledger, [answer()]))
+    with pytest.raises(RunError, match="since this one began; give this command again"):
+        tile(town, run.path, config=SMALL)
+    assert files(run.path) == before | {"ledger.jsonl": run.ledger.read_bytes()}
+    tile(town, run.path, config=SMALL)
+    assert (read_label_raster(run.labels("north")).classes[3:7, 4:8] == 2).all()
+
+
+def test_a_round_that_begins_meanwhile_is_not_orphaned(tmp_path, town, meanwhile):
+    run = Run(path=tmp_path / "run")
+    tile(town, run.path, config=SMALL)
+    meanwhile(run.round(0).dir.mkdir)
+    with pytest.raises(RunError, match="since this one began; give this command again"):
+        tile(town, run.path, config=SMALL, overwrite=True)
 
 
 def test_patches_are_georeferenced_and_can_be_added_later(tmp_path, town, pixels):
