@@ -184,9 +184,13 @@ def load_config(
             f"config {source}: has a section {SIMULATE!r}, so it is for geohsal simulate; without "
             "that section any command takes it"
         )
-    return config_from_dict(
-        override(lay_over(values, layer or {}), overrides), where=f"config {source}"
-    )
+    laid, where = lay_over(values, layer or {}), f"config {source}"
+    changed = override(laid, overrides)
+    try:
+        return config_from_dict(changed, where=where)
+    except ConfigError:
+        config_from_dict(laid, where=where)  # says so where the file itself is wrong
+        return config_from_dict(changed, where=" ".join(f"--set {text}" for text in overrides))
 
 
 def read_settings(source: str | Path, *, presets: Sequence[str]) -> dict[str, Any]:
