@@ -1,7 +1,6 @@
 """Commands in a process of their own, with a limit of time and of memory; how it ended."""
 
 import json
-import multiprocessing
 import os
 import resource
 import sys
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["geohsal.workflows.predict", "geohsal.workflows.tile"])
+from forks import FORKS
 
 ADDRESSES = 2 * 2**30
 """Bytes of address space that commands may take beyond what their process starts with."""

@@ -7,7 +7,6 @@ changes of a command are all its moments, but for what C libraries write into un
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -20,12 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forks import FORKS
 from full_disk import no_file_beyond
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["geohsal.workflows.train", "geohsal.workflows.query", "geohsal.workflows.export"]
-)
 
 CLOCK = {"seconds", "created", "time", "datetime"}
 """Keys of records that say when or how long; everything else must be the same."""
@@ -58,8 +53,19 @@ STAGES = (
 )  # fmt: skip
 
 
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink"}
-"""Audited events that change a file system; opening a file to write it is the other one."""
+CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
+    "open": ((0, None),),
+    "os.chmod": ((0, 2),),
+    "os.link": ((0, 2), (1, 3)),
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.rmdir": ((0, 1),),
+    "os.symlink": ((1, 2),),
+    "os.truncate": ((0, None),),
+}
+"""Audited events that change a file system: where their arguments have a name, and the descriptor
+of the folder that it is in; of files that are opened only those to be written count."""
 
 
 @dataclass(slots=True)
@@ -75,9 +81,11 @@ class _Changes:
     """Shared with the process that asks."""
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in CHANGES and not (event == "open" and self._writes(arguments)):
+        places = CHANGES.get(event)
+        if places is None or (event == "open" and not self._writes(arguments)):
             return
-        if not any(str(name).startswith(self.folder) for name in arguments[:2]):
+        names = [_whole(arguments[at], None if by is None else arguments[by]) for at, by in places]
+        if not any(name.is_relative_to(self.folder) for name in names):
             return
         if self.counted.value == self.last:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -86,6 +94,15 @@ class _Changes:
     @staticmethod
     def _writes(arguments: tuple[Any, ...]) -> bool:
         return bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+
+
+def _whole(name: Any, folder: int | None) -> Path:
+    """The whole name of what is changed: removing a tree names the folder by a descriptor only."""
+    descriptors = Path("/proc/self/fd")
+    if isinstance(name, int):
+        return (descriptors / str(name)).readlink()
+    beside = Path() if folder in (None, -1) else (descriptors / str(folder)).readlink()
+    return (beside / os.fsdecode(name)).absolute()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +144,9 @@ def run(
         kill_before: kill it before this change, counted from 0.
         limit: no file grows beyond so many bytes, as on a full disk.
     """
-    counted = _FORKS.Value("q", 0)
+    counted = FORKS.Value("q", 0)
     arguments = (argv, str(log), limit, str(home), kill_before, counted)
-    process = _FORKS.Process(target=_work, args=arguments)
+    process = FORKS.Process(target=_work, args=arguments)
     process.start()
     began = time.monotonic()
     process.join(kill_after)
@@ -153,19 +170,27 @@ def _await_end(pid: int | None) -> None:
 
 
 def snapshot(home: Path) -> dict[str, str]:
-    """Digest of what each file says, by its name; what only tells the time is left out."""
-    found = {}
-    for path in sorted(home.rglob("*")):
-        name = path.relative_to(home).as_posix()
-        if path.is_file():
-            found[name] = hashlib.sha256(_content(path)).hexdigest()[:16]
-    return found
+    """Digest of what each file says, by its name; what only tells the time is left out.
+
+    Folders are in it, too: their names end in a slash.
+    """
+    return {
+        name: "" if path.is_dir() else hashlib.sha256(_content(path)).hexdigest()[:16]
+        for name, path in _found(home)
+    }
 
 
 def leftovers(home: Path) -> list[str]:
-    """Files that no finished command may leave behind."""
-    names = (path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file())
-    return sorted(name for name in names if TEMPORARY.search(name))
+    """Files and folders that no finished command may leave behind."""
+    return [name for name, _ in _found(home) if TEMPORARY.search(name)]
+
+
+def _found(home: Path) -> list[tuple[str, Path]]:
+    """All that is in a folder, by its name."""
+    return [
+        (path.relative_to(home).as_posix() + "/" * path.is_dir(), path)
+        for path in sorted(home.rglob("*"))
+    ]
 
 
 def _content(path: Path) -> bytes:

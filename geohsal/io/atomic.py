@@ -124,12 +124,14 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
 def discard(folder: Path) -> None:
     """Remove a folder that others may still write into: it is gone at once, leftovers do no harm.
 
-    What they write from then on fails or lands in a new folder of that name.
+    What they write from then on fails or lands in a new folder of that name. What commands left
+    that were killed while they removed theirs goes, too.
     """
     aside = folder.with_name(f".{folder.name.lstrip('.')}.{_tag()}{PART}")
     with suppress(OSError):
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
+    clear_dead(folder.parent)
 
 
 def _tag() -> str:
@@ -139,7 +141,7 @@ def _tag() -> str:
 def clear_dead(folder: Path) -> None:
     """Remove what killed commands left in a folder; looked for once, folders may hold thousands.
 
-    Every write into the folder does so, too.
+    Every write into the folder does so, too, and `discard` of a folder in it.
     """
     if folder in _cleared:
         return

@@ -66,7 +66,13 @@ def add_extras(
     classes: Sequence[ClassInfo],
     provenance: str,
 ) -> None:
-    """Add styles, domains and metadata in one transaction, then compact the file."""
+    """Add styles, domains and metadata in one transaction, then compact the file.
+
+    Raises:
+        sqlite3.Error: they cannot be written; or a layer has no spatial index, which GDAL leaves
+            out without a word where the disk is full.
+    """
+    _require_indexes(connection, layers)
     with connection:
         _add_styles(connection, layers, classes)
         _add_domains(connection, layers, classes)
@@ -74,6 +80,13 @@ def add_extras(
         connection.execute("UPDATE gpkg_contents SET last_change = ?", (now_text(),))
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.execute("VACUUM")
+
+
+def _require_indexes(connection: sqlite3.Connection, layers: Sequence[Layer]) -> None:
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    lacking = [layer.name for layer in layers if f"rtree_{layer.name}_geom" not in found]
+    if lacking:
+        raise sqlite3.DatabaseError(f"no spatial index of {', '.join(lacking)}")
 
 
 def _add_styles(

@@ -2,22 +2,23 @@
 
 It is the operating system's (flock), so that a killed command leaves none. The file only gives it
 a place and says who holds it; it goes with the lock. One that a killed command left locks nothing.
+Windows has no flock and no `fcntl`: commands that change a run end there as they are imported.
 """
 
 import datetime
 import errno
+import fcntl
 import json
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from geohsal.errors import BusyError
+from geohsal.errors import BusyError, WriteError
 from geohsal.io.atomic import unwritten
 from geohsal.io.run import Run
 
@@ -36,7 +37,7 @@ on when this one is killed."""
 
 
 @contextmanager
-def changing(run: Run, command: str) -> Iterator[None]:
+def changing(run: Run, command: str, *, refused: str = "nothing is changed") -> Iterator[None]:
     """Be the only command that changes the open round of a run.
 
     Threads exclude each other, too. Where the file system knows no locks the log says so once. In
@@ -45,13 +46,14 @@ def changing(run: Run, command: str) -> Iterator[None]:
     Args:
         run: the run.
         command: name of the command that asks, for people who find it at work.
+        refused: what a message says of this command, where another is at work.
 
     Raises:
         BusyError: another command holds the lock.
-        WriteError: the lock's file cannot be made.
+        WriteError: the lock's file cannot be made, or not be opened.
     """
     path = run.path / NAME
-    handle = _taken(path, run)
+    handle = _taken(path, run, refused)
     if handle is None:
         yield
         return
@@ -78,39 +80,66 @@ def forget_dead(run: Run) -> None:
             os.close(handle)
 
 
-def _taken(path: Path, run: Run) -> int | None:
+def _taken(path: Path, run: Run, refused: str) -> int | None:
     """A descriptor that holds the lock; None in a folder that cannot be written."""
     until = time.monotonic() + PATIENCE_S
     while True:
+        handle = _opened(path)
+        if handle is None:
+            return None
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            if error.errno in _READ_ONLY:
-                return None
-            raise unwritten(path, error) from None
-        free = _try(handle, run.path)
+            free = _try(handle, run.path)
+        except WriteError:
+            os.close(handle)
+            raise
         if free and _is_in_place(handle, path):
             return handle
         os.close(handle)  # taken, or removed by the one who held it
         if not free and time.monotonic() > until:
             raise BusyError(
                 f"{run.path}: {_holder(path)} is changing this run; wait until it has ended, then "
-                "give this command again (nothing is changed)"
+                f"give this command again ({refused})"
             )
         time.sleep(0.02)
 
 
-def _try(handle: int, folder: Path) -> bool:
-    """Whether the lock could be taken, or there are none."""
-    try:
-        if sys.platform == "win32":
-            raise OSError(errno.ENOTSUP, "no flock on this system")
-        import fcntl
+def _opened(path: Path) -> int | None:
+    """The lock's file, made if need be; None in a folder that cannot be written.
 
+    One that another user made and that only they may write is opened to be read, and locked so: a
+    command that is killed before it can sign leaves such a file.
+
+    Raises:
+        WriteError: it cannot be made or opened.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise unwritten(path, error) from None
+    if not os.access(path.parent, os.W_OK):
+        return None
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # its holder has just removed it
+        return _opened(path)
+    except OSError as error:
+        raise unwritten(path, error) from None
+
+
+def _try(handle: int, folder: Path) -> bool:
+    """Whether the lock could be taken, or there are none.
+
+    Raises:
+        WriteError: only who may write the file can lock it here, and this command may not.
+    """
+    try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
+        if error.errno == errno.EBADF:  # NFS
+            raise unwritten(folder / NAME, error) from None
         _warn(folder, error.strerror or str(error))
     return True
 
@@ -167,5 +196,4 @@ def _let_go() -> None:
     _held.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_let_go)

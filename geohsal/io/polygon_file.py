@@ -147,6 +147,13 @@ def _write_geopackage(
 
 def _write_flatgeobuf(path: Path, layer: PolygonLayer, text: str) -> None:
     _write_arrow(path, layer, driver="FlatGeobuf", multi=False, layer_metadata={RECORD: text})
+    last = int(pyogrio.read_info(path)["features"]) - 1
+    if last < 0:
+        return
+    try:  # GDAL says nothing when the last bytes of a file find no place
+        pyogrio.raw.read(path, skip_features=last, max_features=1)
+    except (*_OGR_ERRORS, ValueError):
+        raise unwritten(path, "its last polygon is missing") from None
 
 
 def _write_arrow(

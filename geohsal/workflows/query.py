@@ -3,12 +3,12 @@
 import hashlib
 import shlex
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from geohsal.errors import BusyError, RequestError, RunError
+from geohsal.errors import RequestError, RunError
 from geohsal.geo.budget import Budget, parse_budget, parse_share
 from geohsal.io.atomic import discard, scratch
 from geohsal.io.lock import changing, forget_dead
@@ -135,7 +135,8 @@ def query(
         pass  # a round that another command is changing is not worth judging
     scores = request.scores()
     score_chunks(request.context, request.round, scores, engine, device=device)
-    with _alone_again(request.context.run):
+    kept = "the round is unchanged; what was judged is kept"
+    with changing(request.context.run, "query", refused=kept):
         return _choose(request, scores, engine.progress, overwrite=overwrite)
 
 
@@ -222,22 +223,6 @@ def _request(run_dir: Path, budget: str | None, *, packages: int, overlap: str) 
         shares=shares,
         text=text,
     )
-
-
-@contextmanager
-def _alone_again(run: Run) -> Iterator[None]:
-    """Be the only command that changes the run, once its round is judged.
-
-    Raises:
-        BusyError: another command is changing it; unlike before, parts of this one are kept.
-    """
-    with ExitStack() as held:
-        try:
-            held.enter_context(changing(run, "query"))
-        except BusyError as error:
-            text = str(error).removesuffix(" (nothing is changed)")
-            raise BusyError(f"{text} (the round is unchanged; what was judged is kept)") from None
-        yield
 
 
 def _choose(

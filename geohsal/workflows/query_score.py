@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from geohsal.io.atomic import discard, read_record
+from geohsal.io.atomic import clear_dead, discard, read_record
 from geohsal.io.fingerprint import file_sha256
 from geohsal.io.plan import Plan, SceneUnits, freeze_plan, make_plan, window_rows
 from geohsal.io.run import Round
@@ -93,7 +93,9 @@ def sweep(context: RunContext, round_: Round, folder: StageFolder, *, unit: str)
     """Remove what shares left that were at work while the round was queried.
 
     Nothing is touched while scenes are to be merged: then shares of another query are at work.
+    What killed commands left goes in any case.
     """
+    clear_dead(folder.path.parent)
     queried = round_.query_json.exists() and folder.path.exists()
     if queried and len(kept_scenes(context, round_, unit)) == len(context.scenes):
         discard(folder.path)

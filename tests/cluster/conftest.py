@@ -1,7 +1,7 @@
 """A Slurm of this machine's own, and a stand-in for `geohsal` that does as a test says."""
 
+import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +41,7 @@ def make_stub() -> Callable[[Path, str], Stub]:
         program = folder / "geohsal"
         program.write_text(
             "#!/bin/bash\n"
-            f"cd {subprocess.list2cmdline([str(folder)])}\n"
+            f"cd {shlex.quote(str(folder))}\n"
             'restarts="${SLURM_RESTART_COUNT:-0}"\n'
             'echo "$* restarts=$restarts threads=$OMP_NUM_THREADS" >>calls\n'
             f"{behaviour}\n",

@@ -12,6 +12,7 @@ from geohsal.errors import DataError
 from geohsal.io.atomic import (
     OLD_S,
     _host,
+    _tag,
     discard,
     read_record,
     replacing,
@@ -37,22 +38,30 @@ def test_a_record_with_its_keys_is_read(tmp_path: Path) -> None:
         read_record(tmp_path, "request")
 
 
-def test_what_killed_commands_left_in_a_folder_goes_with_the_next_write(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+@pytest.fixture
+def dead() -> int:
+    """A process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_killed_commands_left_in_a_folder_goes_with_the_next_write(
+    tmp_path: Path, dead: int
+) -> None:
     with replacing(tmp_path / "live.tif") as part:
         host, own, lot = part.name.split(".")[2].split("-")
         part.touch()
     gone = [
-        f".a.{host}-{dead.pid}-{lot}.part.gpkg",
-        f".a.{host}-{dead.pid}-{lot}.part.gpkg-journal",
-        f".b.c.{host}-{dead.pid}-{lot}.part.draft.tif",
-        f".work.{host}-{dead.pid}-{lot}.part/codes.bin",
+        f".a.{host}-{dead}-{lot}.part.gpkg",
+        f".a.{host}-{dead}-{lot}.part.gpkg-journal",
+        f".b.c.{host}-{dead}-{lot}.part.draft.tif",
+        f".work.{host}-{dead}-{lot}.part/codes.bin",
         ".old.01234567.part.txt",
     ]
     stays = [
         f".a.{host}-{own}-{lot}.part.gpkg",
-        f".a.00000000-{dead.pid}-{lot}.part.gpkg",  # of another machine
+        f".a.00000000-{dead}-{lot}.part.gpkg",  # of another machine
         ".new.01234567.part.txt",
         ".a.part.txt",
         "a.part.txt",
@@ -96,5 +105,20 @@ def test_a_discarded_folder_is_gone_whoever_writes_into_it(tmp_path: Path) -> No
     folder = tmp_path / ".parts"
     write_text(folder / "a.txt", "x")
     discard(folder)
+    discard(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a folder again", "nothing"])
+def test_what_was_killed_while_it_discarded_goes_with_the_next_discard(
+    tmp_path: Path, dead: int, there: bool
+) -> None:
+    folder = tmp_path / ".map.gpkg.parts"
+    if there:
+        folder.mkdir()
+    host = _tag().split("-")[0]
+    aside = tmp_path / f".map.gpkg.parts.{host}-{dead}-0a1b2c3d.part"
+    (aside / "polygons").mkdir(parents=True)
+    (aside / "plan.parquet").touch()
     discard(folder)
     assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,9 @@ import os
 import signal
 import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from geohsal.io.lock import NAME, changing, forget_dead
 from geohsal.io.run import Run
 
 pytestmark = pytest.mark.usefixtures("impatient")
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -66,6 +70,7 @@ def test_threads_exclude_each_other_and_none_is_lost(
             with changing(run, "select"):
                 inside[0] += 1
                 seen.append(inside[0])
+                time.sleep(0.001)  # the others come in if they can
                 inside[0] -= 1
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -113,12 +118,68 @@ def test_where_there_are_no_locks_the_log_says_so_once(
     assert list(run.path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_needs_no_lock(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def shared(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The same run where one stands: other users need not come through the folders above it."""
+    monkeypatch.chdir(run.path)
+    run.path.chmod(0o777)
+    return Run(path=Path())
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Without the rights of root; files that nobody may write are to the others what they are."""
+    root = os.geteuid() == 0
+    if root:
+        os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+
+
+def test_a_folder_that_cannot_be_written_needs_no_lock(shared: Run) -> None:
+    shared.path.chmod(0o555)
+    with another_user(), changing(shared, "train"):
+        assert list(shared.path.iterdir()) == []
+
+
+def test_a_lock_that_only_its_user_may_write_excludes_others(shared: Run) -> None:
+    path = shared.path / NAME
+    path.touch()
+    path.chmod(0o444)
+    with path.open() as file, another_user():
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BusyError), changing(shared, "train"):
+            pass
+        fcntl.flock(file, fcntl.LOCK_UN)
+        with changing(shared, "train"):
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with pytest.raises(BusyError), changing(shared, "ingest"):
+                pass
+    assert list(shared.path.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_asked_is_one_line(
+    shared: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_opening(monkeypatch, errno.EROFS)
-    with changing(run, "train"):
-        assert list(run.path.iterdir()) == []
+    path = shared.path / NAME
+    path.touch()
+    path.chmod(0o000)
+    said = r"^\.lock: cannot be written \(%s\)$"
+    with another_user(), pytest.raises(WriteError, match=said % "Permission denied"):
+        changing(shared, "train").__enter__()
+
+    def not_to_be_written(*_: object) -> None:  # what NFS says
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    path.chmod(0o444)
+    monkeypatch.setattr(fcntl, "flock", not_to_be_written)
+    with another_user(), pytest.raises(WriteError, match=said % "Bad file descriptor"):
+        changing(shared, "train").__enter__()
+    assert path.exists()
 
 
 def test_a_full_disk_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

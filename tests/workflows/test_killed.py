@@ -114,5 +114,5 @@ def test_a_full_disk_is_one_line_and_the_same_command_completes(
 def largest_new_file(chain: Undisturbed, stage: Stage) -> int:
     """Bytes of the largest file that a stage leaves."""
     before, after = killing.snapshot(chain.before(stage)), killing.snapshot(chain.after(stage))
-    new = [name for name, digest in after.items() if before.get(name) != digest]
+    new = [name for name, digest in after.items() if digest and before.get(name) != digest]
     return max((chain.after(stage) / name).stat().st_size for name in new)

@@ -1,5 +1,6 @@
 """A query gives the same bytes whoever judges its chunks, and after whatever happened to it."""
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from geohsal.errors import (
     RequestError,
     RunError,
 )
+from geohsal.io import atomic
 from geohsal.io.gpkg_read import is_edited
 from geohsal.io.manifest import load_manifest
 from geohsal.io.parts import part_path, write_part
@@ -222,6 +224,18 @@ def test_a_share_that_a_query_overtakes_leaves_nothing(
     write_part(part_path(query_folder(run).parts, "a" * 32), {}, {})  # of a share that was killed
     assert not query(run.path, budget=BUDGET).changed
     assert not query_folder(run).path.exists()
+
+
+def test_a_query_that_is_done_removes_what_a_killed_one_set_aside(
+    undisturbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(shutil.copytree(undisturbed.path, tmp_path / "run"))
+    aside = run.round(0).dir / ".query.0a1b2c3d.part"
+    aside.mkdir()
+    os.utime(aside, (0, 0))
+    monkeypatch.setattr(atomic, "_cleared", set())  # as in a new process
+    assert not query(run.path, budget=BUDGET).changed
+    assert not aside.exists()
 
 
 def test_a_queried_round_stays_whole_until_another_choice_is_made(
