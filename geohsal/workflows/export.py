@@ -59,6 +59,8 @@ FORMAT_VERSION = 1
 class ExportSummary:
     """What was written; `skipped` scenes have no rasters in the round.
 
+    `area_m2` is by class name, of scenes that have a ground; empty where none has.
+
     Of a share nothing is written: `done` scenes were cut now, `left` ones nobody cut yet (None
     where there was no share), and `failures` says by scene why it could not be read: the merge
     tries again.
@@ -341,9 +343,9 @@ class ExportJob:
             summary,
             written=True,
             polygons=sum(scene.polygons for scene in scenes.values()),
-            area_m2={
-                info.name: round(float(areas[info.class_id]), 2) for info in self.work.classes
-            },
+            area_m2={info.name: round(float(areas[info.class_id]), 2) for info in self.work.classes}
+            if areas.any()
+            else {},
         )
 
     def _all(self, plan: Plan, folder: StageFolder) -> dict[str, CutScene]:

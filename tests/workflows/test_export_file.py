@@ -178,6 +178,16 @@ def test_scenes_without_a_common_ground_need_layers(
     assert layers[:2] == ["pseudo_labels", "pseudo_labels_grid"]
 
 
+def test_where_there_is_no_ground_no_area_is_told(
+    make_raster,
+    make_manifest,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    run = queried_run(make_raster, make_manifest, tmp_path, ("grid",))
+    summary = export(run.path, tmp_path / "map.gpkg")
+    assert (summary.polygons > 0, summary.area_m2) == (True, {})
+
+
 @pytest.fixture
 def three(make_raster, make_manifest, tmp_path: Path) -> Run:  # type: ignore[no-untyped-def]
     """A run of three scenes with a common ground."""
