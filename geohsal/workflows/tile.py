@@ -1,19 +1,15 @@
 """`geohsal tile`: check manifest and rasters, cut scenes into tiles, burn labels, open a run."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from geohsal import __version__
 from geohsal.config import Config
-from geohsal.errors import BusyError, DataError, GeohsalError, RunError
-from geohsal.io.atomic import discard, unwritten
+from geohsal.errors import GeohsalError, RunError
+from geohsal.io.atomic import discard
 from geohsal.io.gdal import is_remote
 from geohsal.io.ledger import active_entries, read_ledger
-from geohsal.io.lock import changing, forget_dead
 from geohsal.io.manifest import Manifest, dump_manifest, load_manifest
 from geohsal.io.plan import Plan, find_plan
 from geohsal.io.run import Run
@@ -22,7 +18,7 @@ from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, refuse
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.scan import SceneTask
 from geohsal.workflows.stages import StageFolder, tile_folder
-from geohsal.workflows.stamps import Stamps, refuse_changed, stamps
+from geohsal.workflows.stamps import Stamps, stamps
 from geohsal.workflows.tile_changes import (
     Before,
     read_before,
@@ -32,7 +28,8 @@ from geohsal.workflows.tile_changes import (
     same_text,
     scenes_to_scan,
 )
-from geohsal.workflows.tile_merge import RASTERS, RunScan, changes, merged
+from geohsal.workflows.tile_folder import alone, tidy_folder, working
+from geohsal.workflows.tile_merge import RunScan, changes, merged
 from geohsal.workflows.tile_overview import overview
 from geohsal.workflows.tile_work import STAGE, ScannedScene, plan_scenes, request_of
 
@@ -149,10 +146,11 @@ def tile(
     run, before = request.run, request.before
     if request.idle and before:
         if not dry_run:
-            _tidy(run)
+            tidy_folder(run)
         return _summary(run, before.record, changed=False, dry_run=dry_run)
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
-    with _alone(request, dry_run=dry_run), _working(run, dry_run=dry_run) as folder:
+    mine = alone(run, request.stamps, dry_run=dry_run)
+    with mine, working(run, dry_run=dry_run) as folder:
         work = RunScan(run=run, tasks=request.tasks, folder=folder, dry_run=dry_run)
         found = work.all(engine) if request.tasks else {}
         scans = {scene_id: scene.scan for scene_id, scene in found.items()}
@@ -205,7 +203,7 @@ def tile_share(
     if not request.tasks:
         return TileShare(run_dir=out, shard=shard, done=0, left=0)
     engine = Engine(workers=workers, scheduler=scheduler, progress=progress or Silent())
-    with _working(request.run, dry_run=False, keep=True) as folder:
+    with working(request.run, dry_run=False, keep=True) as folder:
         plan = _frozen(folder, request)
         work = RunScan(run=request.run, tasks=request.tasks, folder=folder)
         done = _share(work, plan, own, engine)
@@ -314,70 +312,6 @@ def _remote(manifest: Manifest, scenes: dict[str, ScannedScene]) -> dict[str, in
         for scene_id, scene in scenes.items()
         if is_remote(manifest.scene(scene_id).image)
     }
-
-
-def _tidy(run: Run) -> None:
-    """Remove what killed commands left of a run that is complete, unless one is at work."""
-    folder = tile_folder(run)
-    if folder.path.exists():
-        with suppress(BusyError), changing(run, "tile"):
-            discard(folder.path)
-    forget_dead(run)
-
-
-@contextmanager
-def _alone(request: _Request, *, dry_run: bool) -> Iterator[None]:
-    """Be the only command that changes the run, which must be as the request has found it.
-
-    Scenes that are kept and the ledger's answers are written anew: what another command has added
-    to them meanwhile would be lost. A new run's folder goes again if nothing is kept in it.
-    """
-    if dry_run:
-        yield
-        return
-    run, fresh = request.run, not request.run.path.exists()
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritten(run.path, error) from None
-    try:
-        with changing(run, "tile"):
-            refuse_changed(run, request.stamps)
-            yield
-    finally:
-        if fresh:
-            with suppress(OSError):  # something is kept in it
-                run.path.rmdir()
-
-
-@contextmanager
-def _working(run: Run, *, dry_run: bool, keep: bool = False) -> Iterator[StageFolder]:
-    """The folder in which parts gather; gone when all went well, unless they are to be kept.
-
-    After an error finished parts stay for the next call; without any, no trace stays. A share never
-    removes anything: others may be at work in the folder.
-    """
-    if dry_run:
-        with tempfile.TemporaryDirectory(prefix="geohsal-") as folder:
-            yield StageFolder(path=Path(folder))
-        return
-    folder_ = tile_folder(run)
-    try:
-        folder_.parts.mkdir(parents=True, exist_ok=True)
-        yield folder_
-        if not keep:
-            discard(folder_.path)
-    except OSError as error:
-        raise DataError(f"{run.path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if not keep and folder_.parts.is_dir() and _is_idle(folder_):
-            discard(folder_.path)
-
-
-def _is_idle(folder: StageFolder) -> bool:
-    """Whether there is neither a part nor a scene that some share is reading."""
-    rasters = folder.path / RASTERS
-    return not any(folder.parts.iterdir()) and not (rasters.is_dir() and any(rasters.iterdir()))
 
 
 def _tasks(

@@ -35,7 +35,7 @@ from geohsal.io.run_tables import (
     write_config,
 )
 from geohsal.io.tile_index import read_tiles
-from geohsal.workflows import tile as tile_module
+from geohsal.workflows import tile_folder
 from geohsal.workflows.tile import tile
 
 SMALL = Config(seed=0, tile=TileConfig(core_px=32, overlap_px=8))
@@ -450,12 +450,12 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
     def plan(change: Change) -> None:
         @contextmanager
         def late(run: Run, command: str) -> Iterator[None]:
-            monkeypatch.setattr(tile_module, "changing", changing)
+            monkeypatch.setattr(tile_folder, "changing", changing)
             change()
             with changing(run, command):
                 yield
 
-        monkeypatch.setattr(tile_module, "changing", late)
+        monkeypatch.setattr(tile_folder, "changing", late)
 
     return plan
 

@@ -20,7 +20,7 @@ from geohsal.errors import DataError, RequestError, RunError
 from geohsal.io.run import Run, open_run
 from geohsal.io.run_tables import load_scenes, load_tiles
 from geohsal.workflows import tile as tile_module
-from geohsal.workflows import tile_merge, tile_work
+from geohsal.workflows import tile_folder, tile_merge, tile_work
 from geohsal.workflows.stages import stage_counts
 from geohsal.workflows.tile import tile, tile_share
 
@@ -253,7 +253,7 @@ def test_a_killed_merge_of_added_scenes_scans_nothing_again(tmp_path, land, whol
     old_index = (out / "tiles.parquet").read_bytes()
     old_ids = [entry.tile_id for tiles in load_tiles(open_run(out)).values() for entry in tiles]
     with monkeypatch.context() as patch:
-        patch.setattr(tile_module, "discard", lambda _: None)
+        patch.setattr(tile_folder, "discard", lambda _: None)
         tile(land, out, config=SMALL)
     (out / "tiles.parquet").write_bytes(old_index)  # killed just before its rename
     with scans(monkeypatch) as seen:
