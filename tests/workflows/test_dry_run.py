@@ -35,17 +35,11 @@ def home(queried: Run, tmp_path: Path) -> Path:
 
 def dry(home: Path, *argv: object, code: int = 0) -> tuple[dict[str, Any], str]:
     """What a dry run says, to programs and to people; it must leave all as it is."""
-    before = everything(home)
+    before = snapshot(home)
     values = json.loads(geohsal(*argv, "--dry-run", "--json", code=code).stdout)
     text = geohsal(*argv, "--dry-run", code=code)
-    assert everything(home) == before
+    assert snapshot(home) == before
     return values, text.stdout if code == 0 else text.stderr
-
-
-def everything(home: Path) -> dict[str, str]:
-    """Files with what they say, and folders."""
-    folders = (path for path in home.rglob("*") if path.is_dir())
-    return snapshot(home) | {path.relative_to(home).as_posix(): "folder" for path in folders}
 
 
 def untrained(home: Path) -> Path:
