@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geohsal.config import Config, config_to_dict
+from geohsal.config import Config, config_from_dict, config_to_dict
 from geohsal.config.methods import FOREST, FULL, OURS, find_method
 from geohsal.config.simulation import SimulateConfig, simulation_to_dict
 from geohsal.errors import RequestError, RunError
@@ -195,7 +195,8 @@ def claim(
     }
     if folder.record.exists() and not overwrite:
         found = read_record(folder.record, "request", "methods")
-        differing = _first_difference(found["request"], made["request"])
+        asked = found["request"] | {"config": _today(found["request"]["config"], folder.record)}
+        differing = _first_difference(asked, made["request"])
         differing = differing or _first_difference(found["methods"], made["methods"], known=True)
         if differing:
             raise RequestError(
@@ -208,6 +209,11 @@ def claim(
             raise RunError(f"{folder.path}: is no simulation and not empty; choose another folder")
         _empty(folder)
     write_json(folder.record, made)
+
+
+def _today(config: Mapping[str, Any], record: Path) -> dict[str, Any]:
+    """Settings with those that did not exist when they were written, at their defaults."""
+    return config_to_dict(config_from_dict(config, where=str(record)))
 
 
 def _empty(folder: Folder) -> None:

@@ -195,6 +195,24 @@ def test_another_simulation_in_the_folder_is_refused(
         replay(landscape, finished, change)
 
 
+def test_a_setting_that_did_not_exist_yet_is_no_other_simulation(
+    landscape: Path, tmp_path: Path
+) -> None:
+    config, simulation = load_simulation(landscape.parent / "simulation.yaml")
+    folder, manifest = Folder(path=tmp_path / "out"), load_manifest(landscape)
+    claim(folder, manifest, config, simulation, overwrite=False)
+    written = folder.record.read_text("utf-8")
+    older = json.loads(written)
+    del older["request"]["config"]["train"]["checkpoint_minutes"]
+    folder.record.write_text(json.dumps(older), "utf-8")
+    claim(folder, manifest, config, simulation, overwrite=False)
+    assert folder.record.read_text("utf-8") == written
+    older["request"]["config"]["train"]["checkpoint_minutes"] = 3.5
+    folder.record.write_text(json.dumps(older), "utf-8")
+    with pytest.raises(RequestError, match=r"another config\.train\.checkpoint_minutes;"):
+        claim(folder, manifest, config, simulation, overwrite=False)
+
+
 def test_another_manifest_is_refused_and_overwrite_begins_anew(
     landscape: Path, tmp_path: Path
 ) -> None:
