@@ -189,7 +189,7 @@ def test_a_review_that_began_while_a_second_query_worked_is_kept(
     copy: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copy("late")
-    monkeypatch.setattr(query_module, "changing", lambda *_: nullcontext())  # no locks there
+    monkeypatch.setattr(query_module, "changing", lambda *_, **__: nullcontext())  # no locks there
     score(run.path, shard="0/1")
     choose = query_choice.Choice.choose
 
