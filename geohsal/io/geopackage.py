@@ -23,7 +23,7 @@ from geohsal.errors import DataError
 from geohsal.geo.polygons import densify, reproject, to_map
 from geohsal.geo.scene import ClassInfo, Scene
 from geohsal.io.atomic import unwritten
-from geohsal.io.gpkg_extras import add_extras
+from geohsal.io.gpkg_extras import add_extras, one_time
 from geohsal.io.review_schema import Kind, Layer
 
 LONLAT = CRS.from_epsg(4326)
@@ -179,8 +179,9 @@ def write_geopackage(
         WriteError: the file cannot be written.
     """
     try:
-        for number, table in enumerate(tables):
-            _write_layer(path, table, first=number == 0)
+        with one_time():
+            for number, table in enumerate(tables):
+                _write_layer(path, table, first=number == 0)
         with closing(sqlite3.connect(path)) as connection:
             add_extras(
                 connection,

@@ -4,7 +4,10 @@ import datetime
 import os
 import sqlite3
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyogrio
 
 from geohsal.geo.scene import ClassInfo
 from geohsal.io.qgis_form import choices
@@ -57,6 +60,20 @@ def now_text() -> str:
     if fixed.isdecimal():
         now = datetime.datetime.fromtimestamp(int(fixed), datetime.UTC)
     return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
+
+
+@contextmanager
+def one_time() -> Iterator[None]:
+    """Let GDAL write `now_text` wherever it writes the time.
+
+    By the clock it would depend on the millisecond whether the last of its times is another one,
+    and with it the number of changes that SQLite keeps in the file.
+    """
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": now_text()})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
 def add_extras(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from geohsal.errors import DataError
 from geohsal.geo.scene import ClassInfo
 from geohsal.io.atomic import replacing, unwritten
-from geohsal.io.gpkg_extras import add_extras
+from geohsal.io.gpkg_extras import add_extras, one_time
 from geohsal.io.gpkg_read import read_provenance
 from geohsal.io.review_schema import Kind, Layer
 
@@ -125,21 +125,22 @@ def count_polygons(path: Path) -> int:
 def _write_geopackage(
     path: Path, layers: Sequence[PolygonLayer], classes: Sequence[ClassInfo], text: str
 ) -> None:
-    for number, layer in enumerate(layers):
-        _write_arrow(
-            path,
-            layer,
-            driver="GPKG",
-            multi=True,
-            dataset_options={} if number else {"VERSION": "1.3", "DATETIME_FORMAT": "UTC"},
-            layer_options={
-                "FID": "fid",
-                "GEOMETRY_NAME": "geom",
-                "SPATIAL_INDEX": "YES",
-                "IDENTIFIER": layer.layer.title,
-                "DESCRIPTION": layer.layer.description,
-            },
-        )
+    with one_time():
+        for number, layer in enumerate(layers):
+            _write_arrow(
+                path,
+                layer,
+                driver="GPKG",
+                multi=True,
+                dataset_options={} if number else {"VERSION": "1.3", "DATETIME_FORMAT": "UTC"},
+                layer_options={
+                    "FID": "fid",
+                    "GEOMETRY_NAME": "geom",
+                    "SPATIAL_INDEX": "YES",
+                    "IDENTIFIER": layer.layer.title,
+                    "DESCRIPTION": layer.layer.description,
+                },
+            )
     with closing(sqlite3.connect(path)) as connection:
         own = [layer.layer for layer in layers]
         add_extras(connection, own, classes=classes, provenance=text)
