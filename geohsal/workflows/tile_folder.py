@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geohsal.errors import BusyError, DataError
-from geohsal.io.atomic import discard, unwritten
+from geohsal.io.atomic import clear_dead, discard, unwritten
 from geohsal.io.lock import changing, forget_dead
 from geohsal.io.run import Run
 from geohsal.workflows.stages import StageFolder, tile_folder
@@ -20,6 +20,7 @@ def tidy_folder(run: Run) -> None:
     if folder.path.exists():
         with suppress(BusyError), changing(run, "tile"):
             discard(folder.path)
+    clear_dead(run.path)  # one that was killed while it discarded
     forget_dead(run)
 
 

@@ -1,5 +1,6 @@
 """While a command changes a run, another one is told so in one line and changes nothing."""
 
+import os
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ from rank_factory import each_rank
 from tiny_run import geohsal
 
 from geohsal.errors import BusyError, QuietError
-from geohsal.io import lock
+from geohsal.io import atomic, lock
 from geohsal.io.run import Run, open_run
 from geohsal.training.ranks import Ranks
 from geohsal.workflows import query_score
@@ -166,6 +167,17 @@ def test_a_tile_without_work_leaves_what_another_one_is_at(
     geohsal("tile", tiny_landscape, "-o", tiled.path)
     assert not part.parent.parent.exists()
     assert not (tiled.path / lock.NAME).exists()
+
+
+def test_a_tile_without_work_removes_what_a_killed_one_set_aside(
+    tiled: Run, tiny_landscape: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = tiled.path / ".tile_parts.0a1b2c3d.part"
+    aside.mkdir()
+    os.utime(aside, (0, 0))
+    monkeypatch.setattr(atomic, "_cleared", set())  # as in a new process
+    geohsal("tile", tiny_landscape, "-o", tiled.path)
+    assert not aside.exists()
 
 
 def test_a_run_is_tiled_the_first_time_by_one_command(tiny_landscape: Path, tmp_path: Path) -> None:
