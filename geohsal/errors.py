@@ -8,6 +8,9 @@ lost or are still at work, 85 the command was told to stop and can go on. Anythi
 
 from typing import Any, ClassVar, Self
 
+FINAL_CODES = (2, 3, 4)
+"""Exit codes after which another start of the same command would end in the same way."""
+
 
 class GeohsalError(Exception):
     """Root of all expected failures; the message says where, what was found and what to do."""

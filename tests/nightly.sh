@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for .ci/run: other examples for the property tests, every command killed at 60
 # moments, Slurm's own clocks.
-#     tests/nightly.sh          about 45 minutes, two cores; the last step needs slurmd
+#     tests/nightly.sh          about 17 minutes, two cores; the last step needs slurmd
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pytest -q -n 0 --hypothesis-profile=explore \

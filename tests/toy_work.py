@@ -66,3 +66,18 @@ class ToyWorker:
 
     def close(self) -> None:
         self.closed = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToyJob:
+    """Doubles numbers, and notes who did; the negative ones have accidents."""
+
+    folder: Path
+
+    def __call__(self, number: int) -> int:
+        if number == -1:
+            raise RasterError("minus one")
+        if number == -2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.folder / str(number)).write_text(str(os.getpid()), "utf-8")
+        return 2 * number

@@ -7,13 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
 from geohsal import __version__
-from geohsal.errors import GeohsalError, PartialError
+from geohsal.errors import FINAL_CODES, GeohsalError, PartialError
 
 COMMANDS = {
     "tile": "Check a manifest and its rasters, write the tile index of a run.",
@@ -136,8 +138,17 @@ def main() -> None:
     try:
         cli(prog_name="geohsal")
     except SystemExit as end:
+        _tell_job(end.code)
         _leave_others(end.code)
         raise
+
+
+def _tell_job(code: str | int | None) -> None:
+    """Leave the exit code where a job of several processes looks, if no other start changes it."""
+    path = os.environ.get("GEOHSAL_FINAL_CODE_FILE")
+    if path and code in FINAL_CODES:
+        with suppress(OSError), Path(path).open("x") as file:  # the first has the word
+            file.write(str(code))
 
 
 def _leave_others(code: str | int | None) -> None:

@@ -31,8 +31,8 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 CACHE_MB = 256
 """GDAL's block cache per process; its own default is 5 % of the machine's memory, for each."""
 
-READ_THREADS = 4
-"""Threads that decode the blocks of one read, at most."""
+FILE_THREADS = 4
+"""Threads that decode the blocks of one read, or pack those of one file, at most."""
 
 _SIGNAL = "msg="
 """What comes before GDAL's words where rasterio logs an error that it does not raise."""
@@ -84,7 +84,7 @@ def environment(path: str) -> Iterator[None]:
         # (GDAL issues 11552 and 12426): here the user's own number does not count
         options = _unset(_REMOTE) | {"GDAL_NUM_THREADS": "1"}
     else:
-        options = _unset({"GDAL_NUM_THREADS": str(read_threads())})
+        options = _unset({"GDAL_NUM_THREADS": str(file_threads())})
     with ExitStack() as stack:
         if options:
             stack.enter_context(rasterio.Env(**options))
@@ -99,11 +99,11 @@ def _unset(wanted: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def read_threads() -> int:
-    """Threads for one read: what this process may use, one in a worker among others."""
+def file_threads() -> int:
+    """Threads for one file: what this process may use, one in a worker among others."""
     if multiprocessing.parent_process() is not None:
         return 1
-    return min(READ_THREADS, allowed_cores())
+    return min(FILE_THREADS, allowed_cores())
 
 
 def allowed_cores() -> int:
@@ -155,11 +155,14 @@ def new_raster(part: Path, path: Path, **profile: Any) -> Iterator[DatasetWriter
 def copy_raster(source: Path, part: Path, path: Path, **options: Any) -> None:
     """Copy a dataset into another format, without side files; arguments as in `new_raster`.
 
+    The bytes do not depend on the number of threads: a COG's blocks stand in their order.
+
     Raises:
         WriteError: it cannot be written.
     """
     try:
-        with quiet(), rasterio.Env(GDAL_PAM_ENABLED="NO"), _listening() as heard:
+        threads = _unset({"GDAL_NUM_THREADS": str(file_threads())})
+        with quiet(), rasterio.Env(GDAL_PAM_ENABLED="NO", **threads), _listening() as heard:
             rasterio.shutil.copy(source, part, **options)
     except (RasterioError, CPLE_BaseError) as error:
         raise unwritten(path, reason(error)) from error

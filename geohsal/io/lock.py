@@ -84,7 +84,13 @@ def _taken(path: Path, run: Run, refused: str) -> int | None:
     """A descriptor that holds the lock; None in a folder that cannot be written."""
     until = time.monotonic() + PATIENCE_S
     while True:
-        handle = _opened(path)
+        try:
+            handle = _opened(path)
+        except OSError as refusal:
+            if time.monotonic() > until:
+                raise unwritten(path, refusal) from None
+            time.sleep(0.02)
+            continue
         if handle is None:
             return None
         try:
@@ -110,6 +116,7 @@ def _opened(path: Path) -> int | None:
     command that is killed before it can sign leaves such a file.
 
     Raises:
+        OSError: it may not be made, and its holder has just removed it; or none can be made.
         WriteError: it cannot be made or opened.
     """
     try:
@@ -117,12 +124,13 @@ def _opened(path: Path) -> int | None:
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise unwritten(path, error) from None
+        refusal = error
     if not os.access(path.parent, os.W_OK):
         return None
     try:
         return os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # its holder has just removed it
-        return _opened(path)
+    except FileNotFoundError:
+        raise refusal from None
     except OSError as error:
         raise unwritten(path, error) from None
 

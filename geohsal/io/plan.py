@@ -77,11 +77,19 @@ class Plan:
 
     def chunks_of(self, scene_id: str) -> range:
         """Positions of the chunks of a scene."""
+        units = self._units_in(scene_id)
+        if not units:
+            return range(0)
+        return range(int(self.chunk[units[0]]), int(self.chunk[units[-1]]) + 1)
+
+    def size_of(self, scene_id: str) -> int:
+        """Units of a scene."""
+        return len(self._units_in(scene_id))
+
+    def _units_in(self, scene_id: str) -> range:
         position = self.scenes.index(scene_id)
         low, high = np.searchsorted(self.scene, np.array([position, position + 1], dtype=np.int32))
-        if low == high:
-            return range(0)
-        return range(int(self.chunk[low]), int(self.chunk[high - 1]) + 1)
+        return range(int(low), int(high))
 
 
 def window_rows(windows: Iterable[Window]) -> NDArray[np.int32]:

@@ -5,9 +5,10 @@ chunk it was at, and the same command does what is left.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -23,6 +24,7 @@ from geohsal.io.plan import Plan
 from geohsal.workflows.progress import Progress
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _AHEAD = 2
 """Chunks per process that wait in the pool: none idles, and none is told of all at once."""
@@ -199,10 +201,7 @@ def _run_here(work: Work, folder: Path, chunks: Iterator[Chunk], *, progress: Pr
 def _run_in_processes(
     work: Work, folder: Path, chunks: Iterator[Chunk], *, workers: int, progress: Progress
 ) -> None:
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(work, folder)
-    )
-    try:
+    with _pool(workers, _start, work, folder) as pool:
         waiting: set[Future[int]] = set()
         while True:
             free = _AHEAD * workers - len(waiting)
@@ -212,6 +211,22 @@ def _run_in_processes(
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 progress.advance(future.result())
+
+
+@contextmanager
+def _pool(
+    workers: int, start: Callable[..., None], *arguments: object
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that each begin with `start`; what they have not begun goes with the block.
+
+    Raises:
+        GeohsalError: a process died.
+    """
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=start, initargs=arguments
+    )
+    try:
+        yield pool
     except BrokenProcessPool:
         raise GeohsalError(
             "a worker process died (out of memory?); run the same command again to go on, with "
@@ -219,6 +234,43 @@ def _run_in_processes(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def run_each(
+    job: Callable[[Item], Result], items: Sequence[Item], *, workers: int
+) -> Generator[Result, None, None]:
+    """What a job gives for each item, in their order; in processes where that helps.
+
+    Args:
+        job: of one item, which needs no other's; can be pickled.
+        items: what there is to do; can be pickled.
+        workers: processes, 1 is this one. No more are started than there are items.
+
+    Raises:
+        GeohsalError: a process died; what the job raises.
+    """
+    workers = min(workers, len(items))
+    if workers < 2:
+        yield from map(job, items)
+        return
+    with _pool(workers, _start_job, job) as pool:
+        for future in [pool.submit(_run_job, item) for item in items]:
+            yield future.result()
+
+
+_job: Callable[[Any], Any] | None = None
+
+
+def _start_job(job: Callable[[Any], Any]) -> None:
+    """Keep the job of all items, which may be larger than they are."""
+    global _job
+    one_thread()
+    _job = job
+
+
+def _run_job(item: object) -> Any:
+    assert _job is not None, "the pool's initializer has not run"
+    return _job(item)
 
 
 _process: tuple[Worker, Path] | Exception | None = None

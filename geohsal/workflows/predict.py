@@ -7,7 +7,7 @@ maps are put together and the parts go. A killed command goes on where it stoppe
 import logging
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,16 +29,15 @@ from geohsal.io.plan import Plan
 from geohsal.io.raster import open_scene
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.context import RunContext, open_context, pick_device
-from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_plan
+from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_each, run_plan
 from geohsal.workflows.outlooks import PredictOutlook
 from geohsal.workflows.predict_parts import (
     MapJob,
+    MapMerge,
     MapShare,
-    drop_parts,
     group_jobs,
     keep_plan,
     plan_maps,
-    raster_windows,
     tidy,
 )
 from geohsal.workflows.predict_work import PredictWork, portable
@@ -208,6 +207,10 @@ def outside(rasters: Sequence[Path | str], model: Model) -> SceneOpener:
     )
 
 
+def _untold() -> None:
+    """Nobody sees a window that another process writes."""
+
+
 class _Predict:
     """One prediction under way."""
 
@@ -278,7 +281,7 @@ class _Predict:
             own = self._plan(group, shard)
             run_plan(own, self._work, self._stage.parts, shard=None, engine=engine)
             if shard is None:
-                self._merge(group, own, engine.progress)
+                self._merge(group, own, engine)
         if shard is None:
             tidy(plan, self._stage, names=self._names)
             clear_dead(self._target.out)
@@ -304,31 +307,42 @@ class _Predict:
 
     # --- merge ---------------------------------------------------------------------------------
 
-    def _merge(self, group: Sequence[MapJob], plan: Plan, progress: Progress) -> None:
-        """Write the maps of each raster, and remove its parts."""
-        for job in group:
-            try:
-                self._merge_one(job, plan, progress)
-            except PartsMissingError:
-                if not self._is_done(job.name):
-                    raise
-                self._kept.append(job.name)  # a second such command was faster
-            except WriteError:  # the next raster would not fit either
-                raise
-            except GeohsalError as error:
-                if self._alone:
-                    raise
-                self._failures[job.name] = str(error)
+    def _merge(self, group: Sequence[MapJob], plan: Plan, engine: Engine) -> None:
+        """Write the maps of each raster, and remove its parts; several at a time."""
+        workers, progress = min(engine.workers, len(group)), engine.progress
+        progress.start("write maps", len(plan))
+        merge = MapMerge(
+            target=self._target,
+            plan=plan,
+            stage=self._stage,
+            overwrite=self._overwrite,
+            tell=progress.advance if workers == 1 else _untold,
+        )
+        with closing(run_each(merge, group, workers=workers)) as outcomes:
+            for job, outcome in zip(group, outcomes, strict=True):
+                self._note(job.name, outcome)
+                if workers > 1:
+                    progress.advance(plan.size_of(job.name))
+        progress.done()
 
-    def _merge_one(self, job: MapJob, plan: Plan, progress: Progress) -> None:
-        if self._is_done(job.name):
-            self._kept.append(job.name)
+    def _note(self, name: str, outcome: dict[str, int] | GeohsalError | None) -> None:
+        """Take down what became of a raster.
+
+        Raises:
+            WriteError: the next raster would not fit either.
+            PartsMissingError: no second such command was faster.
+            GeohsalError: it is the only one.
+        """
+        if isinstance(outcome, PartsMissingError) and self._is_done(name):
+            outcome = None
+        if outcome is None:
+            self._kept.append(name)
+        elif isinstance(outcome, dict):
+            self._counts[name] = outcome
+        elif self._alone or isinstance(outcome, WriteError | PartsMissingError):
+            raise outcome
         else:
-            progress.start(f"write {job.name}", len(plan.chunks_of(job.name)))
-            windows = raster_windows(plan, job.name, stage=self._stage, progress=progress)
-            self._counts[job.name] = self._target.write(job.name, job.scene, windows)
-            progress.done()
-        drop_parts(plan, job.name, stage=self._stage)
+            self._failures[name] = str(outcome)
 
     def _tell_failures(self) -> None:
         """Name the rasters that failed.

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from geohsal.config import Config, config_to_dict
-from geohsal.errors import RasterError
+from geohsal.errors import GeohsalError, RasterError
 from geohsal.geo.scene import Scene
 from geohsal.io.atomic import OLD_S
 from geohsal.io.parts import SUFFIX, part_path, read_part
@@ -19,8 +19,7 @@ from geohsal.training.inference import chunks
 from geohsal.training.model_io import window_grid
 from geohsal.workflows.engine import Shard, chunk_of, read_one
 from geohsal.workflows.predict_work import CHUNK_UNITS, FAILURE, STAGE_VERSION
-from geohsal.workflows.predict_write import Windowed
-from geohsal.workflows.progress import Progress
+from geohsal.workflows.predict_write import MapFolder, Windowed
 from geohsal.workflows.stages import StageFolder
 
 GROUP_CHUNKS = 256
@@ -96,8 +95,34 @@ def group_jobs(jobs: Sequence[MapJob], plan: Plan) -> Iterator[list[MapJob]]:
         yield group
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapMerge:
+    """Writes the maps of rasters from their parts; in another process, where it is sent there.
+
+    `tell` is called after each window.
+    """
+
+    target: MapFolder
+    plan: Plan
+    stage: StageFolder
+    overwrite: bool
+    tell: Callable[[], None]
+
+    def __call__(self, job: MapJob) -> dict[str, int] | GeohsalError | None:
+        """Valid pixels by class; None if the maps were there; or why they could not be written."""
+        try:
+            counts = None
+            if not self.target.is_done(job.name, overwrite=self.overwrite):
+                windows = raster_windows(self.plan, job.name, stage=self.stage, tell=self.tell)
+                counts = self.target.write(job.name, job.scene, windows)
+            drop_parts(self.plan, job.name, stage=self.stage)
+        except GeohsalError as error:
+            return error
+        return counts
+
+
 def raster_windows(
-    plan: Plan, name: str, *, stage: StageFolder, progress: Progress
+    plan: Plan, name: str, *, stage: StageFolder, tell: Callable[[], None]
 ) -> Iterator[Windowed]:
     """The windows of a raster with what was found there, in plan order.
 
@@ -112,7 +137,7 @@ def raster_windows(
             _forget_failures(plan, name, stage)
             raise RasterError(part.arrays[FAILURE].tobytes().decode())
         yield chunk_of(plan, place).windows[0], part.arrays
-        progress.advance()
+        tell()
 
 
 def _forget_failures(plan: Plan, name: str, stage: StageFolder) -> None:

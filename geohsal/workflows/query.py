@@ -106,7 +106,7 @@ def query(
         packages: review files to write, each of neighbouring regions and equal work.
         overlap: share of the regions that go into two packages, to see how far people agree.
         overwrite: choose again although the round is queried, while its review file is unedited.
-        workers: processes that judge chunks; changes nothing in the result.
+        workers: processes that judge chunks, and merge scenes; changes nothing in the result.
         device: auto, cpu, cuda or cuda:N.
         scheduler: address of a Dask scheduler whose workers judge instead.
         dry_run: choose and tell, but write no review file.
@@ -137,7 +137,7 @@ def query(
     score_chunks(request.context, request.round, scores, engine, device=device)
     kept = "the round is unchanged; what was judged is kept"
     with changing(request.context.run, "query", refused=kept):
-        return _choose(request, scores, engine.progress, overwrite=overwrite)
+        return _choose(request, scores, engine, overwrite=overwrite)
 
 
 def select(
@@ -147,6 +147,7 @@ def select(
     packages: int = 1,
     overlap: str = "0%",
     overwrite: bool = False,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> QuerySummary:
     """As `query`, once shards have judged everything: nothing is judged here.
@@ -161,7 +162,8 @@ def select(
         return summary
     with changing(request.context.run, "select"):
         scores = request.scores()
-        return _choose(request, scores, progress or Silent(), overwrite=overwrite)
+        engine = Engine(workers=workers, scheduler=None, progress=progress or Silent())
+        return _choose(request, scores, engine, overwrite=overwrite)
 
 
 def score(
@@ -225,9 +227,7 @@ def _request(run_dir: Path, budget: str | None, *, packages: int, overlap: str) 
     )
 
 
-def _choose(
-    request: _Request, scores: Scores, progress: Progress, *, overwrite: bool
-) -> QuerySummary:
+def _choose(request: _Request, scores: Scores, engine: Engine, *, overwrite: bool) -> QuerySummary:
     """Merge, choose, write; the parts go once the round is queried.
 
     Another command may have queried the round meanwhile, and somebody may have begun its review:
@@ -241,7 +241,9 @@ def _choose(
     context, round_ = request.context, request.round
     with _target(round_) as target:
         work = Choice(context, round_, target, request.shares, scores)
-        regions, summary = work.choose(request.budget, progress)
+        regions, summary = work.choose(
+            request.budget, workers=engine.workers, progress=engine.progress
+        )
         standing = request.before(overwrite=overwrite)
         if standing is not None:
             return standing
@@ -276,7 +278,8 @@ def _dry_run(request: _Request, engine: Engine, *, device: str) -> QuerySummary:
             scores = replace(scores, folder=StageFolder(path=Path(name) / "query"))
             score_chunks(context, round_, scores, engine, device=device)
         work = Choice(context, round_, elsewhere, request.shares, scores)
-        return replace(work.choose(request.budget, engine.progress)[1], files=())
+        _, summary = work.choose(request.budget, workers=engine.workers, progress=engine.progress)
+        return replace(summary, files=())
 
 
 def _shares(packages: int, overlap: str) -> Shares:

@@ -3,6 +3,8 @@
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +28,24 @@ from geohsal.training.model_io import load_model
 from geohsal.workflows.asked import blocked_pixels, unchanged
 from geohsal.workflows.chunk_parts import SceneParts
 from geohsal.workflows.context import RunContext
-from geohsal.workflows.engine import require_parts
+from geohsal.workflows.engine import require_parts, run_each
 from geohsal.workflows.progress import Progress
-from geohsal.workflows.query_parts import ScenePart, kept_path, read_kept, write_kept
+from geohsal.workflows.query_parts import kept_path, read_kept
 from geohsal.workflows.query_score import Scores
 from geohsal.workflows.query_summary import Dealt, QuerySummary, Shares, summary_of
 from geohsal.workflows.region_units import superpixel_rasters
 from geohsal.workflows.review_files import ReviewFile, review_files
 from geohsal.workflows.review_time import review_prices
 from geohsal.workflows.round_rasters import read_states, read_teacher
-from geohsal.workflows.scene_merge import MergeRules, merge_scene
+from geohsal.workflows.scene_merge import MergeRules, SceneMerge
 from geohsal.workflows.scene_pass import statistics_of
 
 Teacher = Callable[[Window], NDArray[np.uint8]]
 """Gives the classes (row, col) that the teacher names in a window of a scene."""
+
+
+def _untold() -> None:
+    """Nobody sees a window that another process merges."""
 
 
 class Choice:
@@ -65,14 +71,17 @@ class Choice:
         self.labelled: list[NDArray[np.float32]] = []
         self.states: Counter[str] = Counter()
 
-    def choose(self, budget: Budget, progress: Progress) -> tuple[list[QueryRegion], QuerySummary]:
-        """Merge every scene, then choose regions within the budget.
+    def choose(
+        self, budget: Budget, *, workers: int, progress: Progress
+    ) -> tuple[list[QueryRegion], QuerySummary]:
+        """Merge every scene, several at a time, then choose regions within the budget.
 
         Raises:
             PartsMissingError: not every chunk is judged.
             BudgetError: the budget buys nothing.
+            GeohsalError: a worker process died.
         """
-        candidates = self.merge(progress)
+        candidates = self.merge(workers=workers, progress=progress)
         selection = self.select(candidates, budget)
         regions = self.regions(candidates, selection)
         second = self.deal(regions, budget)
@@ -80,64 +89,73 @@ class Choice:
 
     # --- merge ---------------------------------------------------------------------------------
 
-    def merge(self, progress: Progress) -> Candidates:
+    def merge(self, *, workers: int, progress: Progress) -> Candidates:
         """Maps and candidates of every scene; scenes that were merged before are kept."""
-        plan, folder = self.scores.plan, self.scores.folder
+        scores = self.scores
+        plan, folder = scores.plan, scores.folder
         require_parts(plan, folder.parts, command=self._command)
         self.superpixels = superpixel_rasters(self.context, self.scenes, progress)
-        if len(plan):
+        for scene_id in dict.fromkeys(region.scene_id for region, _ in self.resting):
+            self._rest(self.scenes[scene_id])
+        todo = [scene for name, scene in self.scenes.items() if name not in scores.kept]
+        if todo:
             progress.start("merge", len(plan))
-        parts = [self._scene(scene, progress) for scene in self.scenes.values()]
-        if len(plan):
+            workers = min(workers, len(todo))
+            merge = self._merge(progress.advance if workers == 1 else _untold)
+            with closing(run_each(merge, todo, workers=workers)) as merged:
+                for scene, _ in zip(todo, merged, strict=True):
+                    if workers > 1:
+                        progress.advance(plan.size_of(scene.scene_id))
             progress.done()
-        return join_candidates(parts)
+        return join_candidates([self._read(scene_id) for scene_id in self.scenes])
 
-    @property
-    def _command(self) -> str:
-        return f"geohsal query {shlex.quote(str(self.context.run.path))} --shard 0/1"
-
-    def _scene(self, scene: Scene, progress: Progress) -> Candidates:
-        if scene.scene_id in self.scores.kept:
-            kept = read_kept(kept_path(self.asking, scene.scene_id), self.scores.unit)
-            if kept is None:
-                raise DataError(
-                    f"{kept_path(self.asking, scene.scene_id)}: has just been changed; run the "
-                    "command again"
-                )
-            self._rest(scene, lambda window: read_teacher(self.asking, scene, window))
-            return self._count(kept)
-        parts = SceneParts(
-            self.scores.plan, self.scores.folder.parts, scene.scene_id, command=self._command
-        )
-        self._rest(scene, parts.teacher)
-        kept_path(self.round, scene.scene_id).unlink(missing_ok=True)  # of the rasters before
-        merged = merge_scene(self._rules, scene, parts, target=self.round, progress=progress)
-        write_kept(kept_path(self.round, scene.scene_id), self.scores.unit, merged)
-        return self._count(merged)
-
-    @property
-    def _rules(self) -> MergeRules:
-        return MergeRules(
+    def _merge(self, tell: Callable[[], None]) -> SceneMerge:
+        rules = MergeRules(
             context=self.context,
             blocked=self.blocked,
             seed=seed_of(self.context.config.seed, "query", self.asking.index),
             class_weight=class_weights(_labelled_pixels(self.context)),
             superpixels=self.superpixels,
         )
+        return SceneMerge(
+            rules=rules,
+            plan=self.scores.plan,
+            parts=self.scores.folder.parts,
+            command=self._command,
+            target=self.round,
+            unit=self.scores.unit,
+            tell=tell,
+        )
 
-    def _count(self, part: ScenePart) -> Candidates:
+    @property
+    def _command(self) -> str:
+        return f"geohsal query {shlex.quote(str(self.context.run.path))} --shard 0/1"
+
+    def _read(self, scene_id: str) -> Candidates:
+        path = kept_path(self._round_of(scene_id), scene_id)
+        part = read_kept(path, self.scores.unit)
+        if part is None:
+            raise DataError(f"{path}: has just been changed; run the command again")
         self.states.update(part.states)
         if len(part.labelled):
             self.labelled.append(part.labelled)
         return part.candidates
 
-    def _rest(self, scene: Scene, teacher: Teacher) -> None:
+    def _rest(self, scene: Scene) -> None:
         """Unsure and skipped regions stay out of the pool while the model says the same there."""
+        teacher = self._teacher(scene)
         for region, asked_in in self.resting:
             if region.scene_id == scene.scene_id and unchanged(
                 self.context.run, region, asked_in, scene=scene, teacher=teacher
             ):
                 self.blocked.add(region)
+
+    def _teacher(self, scene: Scene) -> Teacher:
+        scores = self.scores
+        if scene.scene_id in scores.kept:
+            return partial(read_teacher, self.asking, scene)
+        parts = SceneParts(scores.plan, scores.folder.parts, scene.scene_id, command=self._command)
+        return parts.teacher
 
     # --- choose --------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Put the judged chunks of a scene together: caps, maps and regions, a window at a time."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from geohsal.data.sources import SceneCrops
 from geohsal.geo.patches import pad_window, slices
 from geohsal.geo.scene import Scene, SceneMaps
 from geohsal.geo.states import PixelState
+from geohsal.io.plan import Plan
 from geohsal.io.run import Round
 from geohsal.query.acquisition import acquisition
 from geohsal.query.cell_sums import CellSums
@@ -23,8 +24,7 @@ from geohsal.workflows.asked import Blocked
 from geohsal.workflows.chunk_parts import ChunkSums, SceneParts
 from geohsal.workflows.context import RunContext
 from geohsal.workflows.map_writer import open_maps
-from geohsal.workflows.progress import Progress
-from geohsal.workflows.query_parts import ScenePart
+from geohsal.workflows.query_parts import ScenePart, kept_path, write_kept
 from geohsal.workflows.region_units import atoms_of, layout_of
 from geohsal.workflows.round_rasters import write_view
 
@@ -44,27 +44,46 @@ class MergeRules:
     superpixels: Mapping[str, Path]
 
 
-def merge_scene(
-    rules: MergeRules, scene: Scene, parts: SceneParts, *, target: Round, progress: Progress
-) -> ScenePart:
-    """Write the rasters of a scene and sum up its regions; memory is per window and per region.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneMerge:
+    """Puts scenes together one by one; in another process, where it is sent there.
 
-    Only superpixels are read whole, where their regions are laid out.
-
-    Raises:
-        PartsMissingError: a part is damaged.
-        DataError: a raster cannot be written.
+    `parts` is the folder of the parts of `plan`, `command` what makes a damaged one anew. Rasters
+    go to `target`, and beside them what the choice needs (`query_parts`) under the mark `unit`.
+    `tell` is called after each window.
     """
-    context, merge = rules.context, _Merge(rules, scene, parts)
-    with context.open(scene.scene_id) as source:
-        with open_maps(target, scene, context.manifest.classes) as writer:
-            for window in parts.windows():
-                maps = merge.finish(window)
-                writer.write(window, maps)
-                merge.add(window, maps, source)
-                progress.advance()
-        write_view(target.raster(scene.scene_id, "view"), source)
-    return merge.result()
+
+    rules: MergeRules
+    plan: Plan
+    parts: Path
+    command: str
+    target: Round
+    unit: str
+    tell: Callable[[], None]
+
+    def __call__(self, scene: Scene) -> None:
+        """Write the rasters of a scene and sum up its regions.
+
+        Memory is per window and per region; only superpixels are read whole, where their regions
+        are laid out.
+
+        Raises:
+            PartsMissingError: a part is damaged.
+            DataError: a raster cannot be written.
+        """
+        kept = kept_path(self.target, scene.scene_id)
+        kept.unlink(missing_ok=True)  # of the rasters before
+        parts = SceneParts(self.plan, self.parts, scene.scene_id, command=self.command)
+        context, merge = self.rules.context, _Merge(self.rules, scene, parts)
+        with context.open(scene.scene_id) as source:
+            with open_maps(self.target, scene, context.manifest.classes) as writer:
+                for window in parts.windows():
+                    maps = merge.finish(window)
+                    writer.write(window, maps)
+                    merge.add(window, maps, source)
+                    self.tell()
+            write_view(self.target.raster(scene.scene_id, "view"), source)
+        write_kept(kept, self.unit, merge.result())
 
 
 class _Merge:

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from geohsal.errors import FINAL_CODES
+
 Option = str | int | bool
 
 _FINISH = """\
-# 0 is done; 2, 3 and 4 say that request or data are wrong; after all else another start may do.
+# 0 is done; {final} say that request or data are wrong; after all else another start may do.
 finish() {{
-  case "$1" in 0 | 2 | 3 | 4) exit "$1" ;; esac
+  case "$1" in 0 | {final}) exit "$1" ;; esac
   restarts="${{SLURM_RESTART_COUNT:-0}}"
   if [ "$restarts" -lt {max_restarts} ]; then
     echo "geohsal: exit code $1 after $restarts of {max_restarts} restarts; requeued" >&2
@@ -55,7 +57,13 @@ while :; do  # a signal ends wait before the tasks have ended
   [ -n "$told" ] || break
 done
 [ -z "$killer" ] || kill "$killer" 2>/dev/null
-finish "$code"
+"""
+
+_AGREED = """\
+if [ -s "$GEOHSAL_FINAL_CODE_FILE" ]; then
+  code=$(cat "$GEOHSAL_FINAL_CODE_FILE")
+  rm -f "$GEOHSAL_FINAL_CODE_FILE"
+fi
 """
 
 _MASTER = """\
@@ -64,6 +72,13 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')
 MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
+"""
+
+_AGREE = """\
+# A task that leaves takes the others with it, and srun leaves with the highest code: that of those
+# it ended. The first whose code no other start would change says so here.
+export GEOHSAL_FINAL_CODE_FILE={logs}/{name}-"$SLURM_JOB_ID".code
+rm -f "$GEOHSAL_FINAL_CODE_FILE"
 """
 
 _THREADS = """\
@@ -109,15 +124,16 @@ def job_text(job: JobText) -> str:
     patience_s = max(job.signal_lead_s // 2, 1)
     parts = [
         "\n".join(["#!/bin/bash -l", f"# {job.title}", *_directives(job)]) + "\n",
-        _FINISH.format(max_restarts=job.max_restarts),
+        _FINISH.format(max_restarts=job.max_restarts, final=" | ".join(map(str, FINAL_CODES))),
         _SIGNAL.format(patience_s=patience_s),
         _SETUP + "".join(_checked(line) for line in job.setup) + _FOUND,
         _THREADS,
     ]
     if job.meet:
-        parts.append(_MASTER)
+        parts += [_MASTER, _AGREE.format(logs=shlex.quote(str(job.logs)), name=job.name)]
     # --export=ALL: else srun drops what setup exported where sbatch was told --export=NONE.
     parts.append(f"srun --export=ALL --kill-on-bad-exit=1 {_command(job)} &\n{_WAIT}")
+    parts[-1] += (_AGREED if job.meet else "") + 'finish "$code"\n'
     return "\n".join(parts)
 
 

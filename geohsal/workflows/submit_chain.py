@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from geohsal import __version__
-from geohsal.config.cluster import ArrayStage, ClusterFile, JobConfig
+from geohsal.config.cluster import ArrayStage, ClusterFile, JobConfig, SelectStage
 from geohsal.errors import RequestError
 from geohsal.io.run import Run
 from geohsal.workflows.slurm_text import JobText, Option, job_text
@@ -178,9 +178,9 @@ def _shared_out(
     return [array, merge]
 
 
-def _workers(own: ArrayStage) -> tuple[str, ...]:
-    """A process per core, for stages that run no network (networks use cores as threads)."""
-    return ("--workers", str(own.cpus)) if own.cpus else ()
+def _workers(own: ArrayStage | SelectStage) -> tuple[str, ...]:
+    """A process per core, as each computes with one thread; a GPU is for one process."""
+    return ("--workers", str(own.cpus)) if own.cpus and not own.gpus_per_node else ()
 
 
 def _device(own: JobConfig) -> tuple[str, ...]:
@@ -219,7 +219,7 @@ def _train(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
 
 def _query(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
     own = cluster.stages.query
-    command = ("geohsal", "query", str(request.run.path), *_device(own))
+    command = ("geohsal", "query", str(request.run.path), *_workers(own), *_device(own))
     title = f"score {request.run.path}"
     return _shared_out("query", command, own, title=title, always=True)
 
@@ -230,7 +230,7 @@ def _select(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
         _Piece(
             name="select",
             title=f"choose {request.budget} of {run}",
-            command=("geohsal", "select", run, "--budget", request.budget),
+            command=("geohsal", "select", run, "--budget", request.budget, *_workers(own)),
             options=_one_task(own.cpus),
         )
     ]
@@ -238,7 +238,11 @@ def _select(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
 
 def _predict(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
     own, run = cluster.stages.predict, str(request.run.path)
-    command = ("geohsal", "predict", run, "-o", str(request.maps), *_device(own))
+    command = (
+        *("geohsal", "predict", run, "-o", str(request.maps)),
+        *_workers(own),
+        *_device(own),
+    )
     return _shared_out("predict", command, own, title=f"map {run}")
 
 

@@ -1,14 +1,14 @@
 """Peak memory and time of commands against the size of the scene, each a process of its own.
 
     python tests/benchmarks/bench_memory.py [--sizes 512 2000 5000] [--networks stand-in]
-        [--workers N] [--repeats N] [--folder DIR] [--out FILE.csv]
+        [--scenes N] [--workers N] [--repeats N] [--folder DIR] [--out FILE.csv]
 
-For every size a four-band 16-bit COG is written (see big_scene.py) and goes through the chain tile,
-train (a few steps of a small network), query, predict, export. `--networks stand-in` puts networks
-that cost next to nothing in the place of the real ones (see stand_in.py; maps mean nothing), to
-measure everything else. `peak_mib` is the largest resident memory of any one process, with its
-imports; `to_smallest` compares it with the smallest scene of the same call. One row per size and
-stage is appended.
+For every size a four-band 16-bit COG, or N equal ones, is written (see big_scene.py) and goes
+through the chain tile, train (a few steps of a small network), query, predict, export.
+`--networks stand-in` puts networks that cost next to nothing in the place of the real ones (see
+stand_in.py; maps mean nothing), to measure everything else. `peak_mib` is the largest resident
+memory of any one process, with its imports; `to_smallest` compares it with the smallest scene of
+the same call. One row per size and stage is appended.
 """
 
 import argparse
@@ -82,9 +82,10 @@ def bench(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
     stand_in = NETWORKS if options.networks == "stand-in" else ()
     programs = {stage: STAND_IN if stage in stand_in else "geohsal" for stage in CHAIN}
     smallest: dict[str, float] = {}
+    count = f"{options.scenes} of " if options.scenes > 1 else ""
     for size in sorted(options.sizes):
         place = folder / f"s{size}"
-        manifest = write_scene(place, size)
+        manifest = write_scene(place, size, scenes=options.scenes)
         found = [
             chain(place / "chain", manifest, programs=programs, workers=options.workers)
             for _ in range(options.repeats)
@@ -95,7 +96,7 @@ def bench(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
             peak = max(one.peak_mib for one in own)
             smallest.setdefault(stage, peak)
             yield {
-                "shape": f"{size}x{size}x{len(BANDS)} uint16", "stage": stage,
+                "shape": f"{count}{size}x{size}x{len(BANDS)} uint16", "stage": stage,
                 "command": ("stand_in.py " if stage in stand_in else "geohsal ")
                 + command.replace("{workers}", str(options.workers)),
                 "repeats": options.repeats, "median_s": round(median, 2),
@@ -111,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2000, 5000])
     parser.add_argument("--networks", choices=("real", "stand-in"), default="real")
+    parser.add_argument("--scenes", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where scenes and runs are written")

@@ -83,9 +83,15 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
             {"shard": "1/4", "workers": 2, "device": "auto", "scheduler": None},
         ),
         (
-            "select RUN --budget 9regions --packages 2 --overwrite",
+            "select RUN --budget 9regions --packages 2 --overwrite --workers 4",
             (Path("RUN"),),
-            {"budget": "9regions", "packages": 2, "overlap": "0%", "overwrite": True},
+            {
+                "budget": "9regions",
+                "packages": 2,
+                "overlap": "0%",
+                "overwrite": True,
+                "workers": 4,
+            },
         ),
         (
             "answer RUN q.gpkg -o r.gpkg --noise 0.1 --slop 2 --seed 4",

@@ -1,6 +1,7 @@
 """The group: light to import, lazy commands, one line and one exit code per failure."""
 
 import json
+import os
 import subprocess
 import sys
 import types
@@ -179,3 +180,16 @@ def test_with_json_a_failure_is_one_object_on_stdout(fake_workflow: Fake) -> Non
         "exit_code": 4,
         "failures": failures,
     }
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--nonsense"], 2), (["--version"], 0)])
+def test_a_job_learns_the_first_code_that_no_other_start_would_change(
+    argv: list[str], code: int, tmp_path: Path
+) -> None:
+    said = tmp_path / "train-7.code"
+    command = [sys.executable, "-m", "geohsal", *argv]
+    environ = os.environ | {"GEOHSAL_FINAL_CODE_FILE": str(said)}
+    for _ in range(2):  # the second task finds the file there
+        done = subprocess.run(command, env=environ, capture_output=True, check=False)
+        assert done.returncode == code
+    assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ([str(code)] if code else [])

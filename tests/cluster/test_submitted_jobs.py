@@ -37,6 +37,9 @@ BEHAVIOURS = {
     "never": '[ "$1" != train ] || exit 75',
     "request": '[ "$1" != train ] || exit 2',
     "data": '[ "$1" != train ] || exit 3',
+    "one": """[ "$1" = train ] || exit 0
+    [ "$SLURM_PROCID" = 0 ] || sleep 60
+    echo 3 >"$GEOHSAL_FINAL_CODE_FILE"; exit 3""",
     "partial": '[ "$1" != train ] || exit 4',
     "told": """[ "$1" = train ] || exit 0
     trap 'echo told >>signals; exit 85' USR2
@@ -162,7 +165,7 @@ def test_restarts_are_bounded(outcomes: dict[str, Outcome]) -> None:
     assert not any("restarts=3" in call for call in outcomes["never"].calls("train"))
 
 
-@pytest.mark.parametrize("name", ["request", "data", "partial"])
+@pytest.mark.parametrize("name", ["request", "data", "one", "partial"])
 def test_a_wrong_request_or_wrong_data_is_not_requeued(
     outcomes: dict[str, Outcome], name: str
 ) -> None:

@@ -141,6 +141,21 @@ def _fail_inside(path, target):
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("resampling", ["nearest", "average"])
+def test_the_bytes_do_not_depend_on_threads(tmp_path, resampling):
+    array = np.random.default_rng(3).normal(size=(2, 1100, 700)).astype(np.float32)
+    found = set()
+    for threads in ("1", "4", "3"):
+        path = tmp_path / f"{threads}.tif"
+        with rasterio.Env(GDAL_NUM_THREADS=threads):
+            write_cog(
+                path, array, scene=scene(), nodata=None, band_names=["a", "b"],
+                overview_resampling=resampling,
+            )  # fmt: skip
+        found.add(path.read_bytes())
+    assert len(found) == 1
+
+
 def test_windows_can_be_written_one_by_one(tmp_path):
     path = tmp_path / "class.tif"
     target = scene(height=600, width=600)

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.env import get_gdal_config
 
 from geohsal.io import gdal
-from geohsal.io.gdal import CACHE_MB, environment, is_remote, open_raster, read_threads
+from geohsal.io.gdal import CACHE_MB, environment, file_threads, is_remote, open_raster
 
 FAR = "https://example.org/a.tif"
 
@@ -26,7 +26,7 @@ def test_remote_paths_are_told_from_local_ones() -> None:
 def test_only_remote_paths_go_without_side_files() -> None:
     with environment("/data/a.tif"):
         assert get_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN") is None
-        assert get_gdal_config("GDAL_NUM_THREADS") == read_threads()
+        assert get_gdal_config("GDAL_NUM_THREADS") == file_threads()
     with environment(FAR):
         assert get_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN") == "EMPTY_DIR"
         assert get_gdal_config("GDAL_HTTP_MAX_RETRY") == 3
@@ -61,9 +61,9 @@ def test_the_block_cache_of_a_process_is_bounded(own: str | None, expected: int)
 
 
 def test_a_worker_process_reads_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= read_threads() <= gdal.READ_THREADS
+    assert 1 <= file_threads() <= gdal.FILE_THREADS
     monkeypatch.setattr(gdal.multiprocessing, "parent_process", lambda: object())
-    assert read_threads() == 1
+    assert file_threads() == 1
 
 
 def test_side_files_of_local_rasters_are_found(tmp_path: Path) -> None:

@@ -189,6 +189,20 @@ def test_a_full_disk_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         pass
 
 
+def test_a_lock_that_may_not_be_made_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def none_made(path: Path, flags: int, mode: int = 0o777) -> int:  # SELinux can say so
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", none_made)
+    said = r"\.lock: cannot be written \(Permission denied\)"
+    with pytest.raises(WriteError, match=said), changing(run, "train"):
+        pass
+
+
 def refuse_opening(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def refused(*_: object) -> int:
         raise OSError(code, os.strerror(code))

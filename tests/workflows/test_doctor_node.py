@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from geohsal.config import load_config
-from geohsal.io.gdal import read_threads
+from geohsal.io.gdal import file_threads
 from geohsal.io.run import Run
 from geohsal.io.run_tables import write_config
 from geohsal.workflows import doctor_node as room
@@ -59,7 +59,7 @@ def test_a_system_without_core_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert check_gdal_variables({"GDAL_NUM_THREADS": "ALL_CPUS"}).level == "good"
     assert ", 6 CPU cores" in check_torch().found
-    assert read_threads() <= 6
+    assert file_threads() <= 6
 
 
 def test_all_cores_of_a_node_are_too_many_threads_for_a_job(

@@ -1,10 +1,11 @@
 """Engines: the same parts whoever does the work, and nothing lost with a process."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
-from toy_work import ToyWork, toy_plan
+from toy_work import ToyJob, ToyWork, toy_plan
 
 from geohsal.errors import GeohsalError, PartsMissingError, RasterError, RequestError
 from geohsal.io.parts import part_path, read_part, write_part
@@ -19,6 +20,7 @@ from geohsal.workflows.engine import (
     parse_shard,
     read_parts,
     run_chunk,
+    run_each,
     run_plan,
 )
 from geohsal.workflows.progress import Silent
@@ -118,6 +120,27 @@ def test_an_error_of_a_chunk_arrives_as_it_is(tmp_path: Path, workers: int) -> N
 def test_work_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     with pytest.raises(RasterError, match="no model here"):
         run(tmp_path / "parts", ToyWork(accident="shut"), workers=2)
+
+
+@pytest.mark.parametrize(("workers", "others"), [(1, 0), (2, 2), (9, 3)])
+def test_each_item_is_done_in_its_order(tmp_path: Path, workers: int, others: int) -> None:
+    assert list(run_each(ToyJob(folder=tmp_path), [3, 1, 2], workers=workers)) == [6, 2, 4]
+    done = {path.read_text("utf-8") for path in tmp_path.iterdir()}
+    assert (str(os.getpid()) in done) == (others == 0)
+    assert len(done) <= max(others, 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_goes_wrong_comes_in_the_place_of_its_result(tmp_path: Path, workers: int) -> None:
+    results = run_each(ToyJob(folder=tmp_path), [1, -1, 2], workers=workers)
+    assert next(results) == 2
+    with pytest.raises(RasterError, match="minus one"):
+        next(results)
+
+
+def test_a_process_that_dies_over_an_item_is_a_message(tmp_path: Path) -> None:
+    with pytest.raises(GeohsalError, match=r"process died .*; run the same command again"):
+        list(run_each(ToyJob(folder=tmp_path), [1, -2], workers=2))
 
 
 def test_parts_are_read_in_plan_order(tmp_path: Path, whole: dict[str, bytes]) -> None:

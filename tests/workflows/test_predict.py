@@ -200,7 +200,10 @@ def test_work_can_be_sent(asked: Asked, tmp_path: Path, monkeypatch: pytest.Monk
     assert hashes(tmp_path) == asked.only("one")
 
 
-def test_a_raster_that_cannot_be_read_fails_alone(asked: Asked, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_raster_that_cannot_be_read_fails_alone(
+    asked: Asked, tmp_path: Path, workers: str
+) -> None:
     torn, missing = tmp_path / "torn.tif", tmp_path / "missing.tif"
     torn.write_bytes(asked.rasters[0].read_bytes())
     with rasterio.open(torn) as source:
@@ -210,6 +213,7 @@ def test_a_raster_that_cannot_be_read_fails_alone(asked: Asked, tmp_path: Path) 
         stream.write(bytes(64))
     out = tmp_path / "maps"
     command = ("predict", "--model", asked.model, torn, asked.rasters[1], missing, "-o", out)
+    command = (*command, "--workers", workers)
     told = geohsal(*command, "--shard", "0/1", "--json")
     assert "missing.tif" in told.stderr
     assert list(json.loads(told.stdout)["failures"]) == ["missing"]

@@ -193,9 +193,9 @@ def test_a_review_that_began_while_a_second_query_worked_is_kept(
     score(run.path, shard="0/1")
     choose = query_choice.Choice.choose
 
-    def overtaken(self: Any, *arguments: Any) -> Any:
+    def overtaken(self: Any, *arguments: Any, **keys: Any) -> Any:
         monkeypatch.setattr(query_choice.Choice, "choose", choose)
-        chosen = choose(self, *arguments)
+        chosen = choose(self, *arguments, **keys)
         query(run.path, budget=BUDGET)
         with person(run.round(0).queries(), "query_regions") as frame:
             frame.loc[frame.index[0], "notes"] = "seen"

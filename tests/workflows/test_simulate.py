@@ -13,7 +13,8 @@ import pytest
 import yaml
 from tiny_run import TINY_SETTINGS, geohsal
 
-from geohsal.config.simulation import load_simulation
+from geohsal.config import Config
+from geohsal.config.simulation import SimulateConfig, load_simulation
 from geohsal.errors import ConfigError, DataError, LabelError, PartialError, RequestError, RunError
 from geohsal.io.ledger import read_ledger
 from geohsal.io.manifest import load_manifest
@@ -38,6 +39,7 @@ SECTION: dict[str, Any] = {
         {"method": "forest"},
     ],
 }
+Claimed = tuple[Folder, Config, SimulateConfig]
 STEPS = ("tile", "train", "evaluate", "measure_forest", "query", "answer", "ingest")
 
 
@@ -195,12 +197,19 @@ def test_another_simulation_in_the_folder_is_refused(
         replay(landscape, finished, change)
 
 
-def test_a_setting_that_did_not_exist_yet_is_no_other_simulation(
-    landscape: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def claimed(landscape: Path, tmp_path: Path) -> Claimed:
+    """The folder of a simulation that has not begun, and what was asked for."""
     config, simulation = load_simulation(landscape.parent / "simulation.yaml")
-    folder, manifest = Folder(path=tmp_path / "out"), load_manifest(landscape)
-    claim(folder, manifest, config, simulation, overwrite=False)
+    folder = Folder(path=tmp_path / "out")
+    claim(folder, load_manifest(landscape), config, simulation, overwrite=False)
+    return folder, config, simulation
+
+
+def test_a_setting_that_did_not_exist_yet_is_no_other_simulation(
+    claimed: Claimed, landscape: Path
+) -> None:
+    (folder, config, simulation), manifest = claimed, load_manifest(landscape)
     written = folder.record.read_text("utf-8")
     older = json.loads(written)
     del older["request"]["config"]["train"]["checkpoint_minutes"]
@@ -214,11 +223,9 @@ def test_a_setting_that_did_not_exist_yet_is_no_other_simulation(
 
 
 def test_another_manifest_is_refused_and_overwrite_begins_anew(
-    landscape: Path, tmp_path: Path
+    claimed: Claimed, landscape: Path
 ) -> None:
-    config, simulation = load_simulation(landscape.parent / "simulation.yaml")
-    folder, manifest = Folder(path=tmp_path / "out"), load_manifest(landscape)
-    claim(folder, manifest, config, simulation, overwrite=False)
+    folder, config, simulation = claimed
     for part in (folder.cells, folder.diagnoses):
         part.mkdir()
         (part / "old.json").write_text("{}")

@@ -129,6 +129,22 @@ def test_who_is_requeued(node: Node, code: int, restarts: int, requeued: bool) -
     assert ("given up" in said) == (code == 85 and restarts >= 3)
 
 
+@pytest.mark.parametrize(("first", "requeued"), [(3, False), (2, False), (None, True)])
+def test_of_several_tasks_the_first_whose_code_is_final_decides(
+    node: Node, first: int | None, requeued: bool
+) -> None:
+    say = "" if first is None else f'echo {first} >"$GEOHSAL_FINAL_CODE_FILE"; '
+    node.has("srun", f"{say}exit 143")
+    logs = node.folder / "50% of 'a run'"
+    logs.mkdir()
+    (logs / "train-7.code").write_text("4", "utf-8")  # of a start that was killed before it looked
+    job = replace(JOB, name="train", array=0, meet=True, setup=(), logs=logs)
+    ended, said = node.ran(job_text(job))
+    assert ended == (143 if first is None else first)
+    assert ("requeue 7" in node.noted()) == requeued == ("requeued" in said)
+    assert list(logs.iterdir()) == []
+
+
 def test_a_line_of_setup_that_fails_ends_the_job_before_it_works(node: Node) -> None:
     setup = ("true", "module load 'nothing there'  # of this site", "export WORKS=1")
     code, said = node.ran(job_text(replace(JOB, setup=setup)))
