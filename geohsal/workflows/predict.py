@@ -29,11 +29,10 @@ from geohsal.io.plan import Plan
 from geohsal.io.raster import open_scene
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.context import RunContext, open_context, pick_device
-from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_each, run_plan
+from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_each, run_plan, untold
 from geohsal.workflows.outlooks import PredictOutlook
+from geohsal.workflows.predict_merge import MapJob, MapMerge
 from geohsal.workflows.predict_parts import (
-    MapJob,
-    MapMerge,
     MapShare,
     group_jobs,
     keep_plan,
@@ -207,10 +206,6 @@ def outside(rasters: Sequence[Path | str], model: Model) -> SceneOpener:
     )
 
 
-def _untold() -> None:
-    """Nobody sees a window that another process writes."""
-
-
 class _Predict:
     """One prediction under way."""
 
@@ -316,7 +311,7 @@ class _Predict:
             plan=plan,
             stage=self._stage,
             overwrite=self._overwrite,
-            tell=progress.advance if workers == 1 else _untold,
+            tell=progress.advance if workers == 1 else untold,
         )
         with closing(run_each(merge, group, workers=workers)) as outcomes:
             for job, outcome in zip(group, outcomes, strict=True):

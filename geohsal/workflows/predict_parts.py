@@ -1,25 +1,23 @@
-"""The plan of `geohsal predict`, and the parts that its windows leave until maps are written."""
+"""The plans of `geohsal predict`: which windows of which rasters, and what is kept until when."""
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from geohsal.config import Config, config_to_dict
-from geohsal.errors import GeohsalError, RasterError
-from geohsal.geo.scene import Scene
 from geohsal.io.atomic import OLD_S
-from geohsal.io.parts import SUFFIX, part_path, read_part
+from geohsal.io.parts import SUFFIX
 from geohsal.io.plan import Plan, SceneUnits, find_plan, freeze_plan, make_plan, window_rows
 from geohsal.training.collect import CHUNK_STRIDES
 from geohsal.training.inference import chunks
 from geohsal.training.model_io import window_grid
-from geohsal.workflows.engine import Shard, chunk_of, read_one
-from geohsal.workflows.predict_work import CHUNK_UNITS, FAILURE, STAGE_VERSION
-from geohsal.workflows.predict_write import MapFolder, Windowed
+from geohsal.workflows.engine import Shard
+from geohsal.workflows.predict_merge import MapJob
+from geohsal.workflows.predict_work import CHUNK_UNITS, STAGE_VERSION
 from geohsal.workflows.stages import StageFolder
 
 GROUP_CHUNKS = 256
@@ -30,15 +28,6 @@ PLANS = "plan-"
 
 PLAN_OLD_S = 30 * OLD_S
 """A plan that is older was given up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapJob:
-    """One raster to predict; `fingerprint` stands for its pixels and its labels."""
-
-    name: str
-    scene: Scene
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,65 +82,6 @@ def group_jobs(jobs: Sequence[MapJob], plan: Plan) -> Iterator[list[MapJob]]:
             group, size = [], 0
     if group:
         yield group
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapMerge:
-    """Writes the maps of rasters from their parts; in another process, where it is sent there.
-
-    `tell` is called after each window.
-    """
-
-    target: MapFolder
-    plan: Plan
-    stage: StageFolder
-    overwrite: bool
-    tell: Callable[[], None]
-
-    def __call__(self, job: MapJob) -> dict[str, int] | GeohsalError | None:
-        """Valid pixels by class; None if the maps were there; or why they could not be written."""
-        try:
-            counts = None
-            if not self.target.is_done(job.name, overwrite=self.overwrite):
-                windows = raster_windows(self.plan, job.name, stage=self.stage, tell=self.tell)
-                counts = self.target.write(job.name, job.scene, windows)
-            drop_parts(self.plan, job.name, stage=self.stage)
-        except GeohsalError as error:
-            return error
-        return counts
-
-
-def raster_windows(
-    plan: Plan, name: str, *, stage: StageFolder, tell: Callable[[], None]
-) -> Iterator[Windowed]:
-    """The windows of a raster with what was found there, in plan order.
-
-    Raises:
-        PartsMissingError: a part is missing or damaged.
-        RasterError: a window could not be read. The parts that say so are removed, so that the
-            next command tries again.
-    """
-    for place in plan.chunks_of(name):
-        part = read_one(plan, stage.parts, plan.chunk_ids[place])
-        if FAILURE in part.arrays:
-            _forget_failures(plan, name, stage)
-            raise RasterError(part.arrays[FAILURE].tobytes().decode())
-        yield chunk_of(plan, place).windows[0], part.arrays
-        tell()
-
-
-def _forget_failures(plan: Plan, name: str, stage: StageFolder) -> None:
-    for place in plan.chunks_of(name):
-        path = part_path(stage.parts, plan.chunk_ids[place])
-        part = read_part(path, [FAILURE])
-        if part is not None and FAILURE in part.arrays:
-            path.unlink(missing_ok=True)
-
-
-def drop_parts(plan: Plan, name: str, *, stage: StageFolder) -> None:
-    """Remove the parts of a raster whose maps are written."""
-    for place in plan.chunks_of(name):
-        part_path(stage.parts, plan.chunk_ids[place]).unlink(missing_ok=True)
 
 
 def keep_plan(plan: Plan, stage: StageFolder) -> None:

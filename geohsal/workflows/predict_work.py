@@ -16,6 +16,7 @@ from geohsal.training.maps import judge_window
 from geohsal.training.model_io import load_model
 from geohsal.workflows.context import pick_device
 from geohsal.workflows.engine import Chunk
+from geohsal.workflows.predict_merge import FAILURE
 from geohsal.workflows.scene_pass import statistics_of
 
 STAGE_VERSION = 1
@@ -23,9 +24,6 @@ STAGE_VERSION = 1
 
 CHUNK_UNITS = 1
 """Windows of a chunk: one is seconds of work, and its maps are tens of megabytes."""
-
-FAILURE = "failure"
-"""The only array (of UTF-8) in the part of a chunk whose raster cannot be read."""
 
 
 def portable(config: Config) -> Config:

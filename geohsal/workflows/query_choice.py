@@ -28,7 +28,7 @@ from geohsal.training.model_io import load_model
 from geohsal.workflows.asked import blocked_pixels, unchanged
 from geohsal.workflows.chunk_parts import SceneParts
 from geohsal.workflows.context import RunContext
-from geohsal.workflows.engine import require_parts, run_each
+from geohsal.workflows.engine import require_parts, run_each, untold
 from geohsal.workflows.progress import Progress
 from geohsal.workflows.query_parts import kept_path, read_kept
 from geohsal.workflows.query_score import Scores
@@ -42,10 +42,6 @@ from geohsal.workflows.scene_pass import statistics_of
 
 Teacher = Callable[[Window], NDArray[np.uint8]]
 """Gives the classes (row, col) that the teacher names in a window of a scene."""
-
-
-def _untold() -> None:
-    """Nobody sees a window that another process merges."""
 
 
 class Choice:
@@ -101,7 +97,7 @@ class Choice:
         if todo:
             progress.start("merge", len(plan))
             workers = min(workers, len(todo))
-            merge = self._merge(progress.advance if workers == 1 else _untold)
+            merge = self._merge(progress.advance if workers == 1 else untold)
             with closing(run_each(merge, todo, workers=workers)) as merged:
                 for scene, _ in zip(todo, merged, strict=True):
                     if workers > 1:

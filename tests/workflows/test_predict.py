@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,9 +29,12 @@ from geohsal.io.run import Run
 from geohsal.training.model_io import load_model
 from geohsal.workflows import predict as steps
 from geohsal.workflows import predict_parts, predict_work
-from geohsal.workflows.engine import Chunk, Work, run_plan
+from geohsal.workflows.engine import Chunk, Work, run_plan, untold
 from geohsal.workflows.predict import outside, predict
+from geohsal.workflows.predict_merge import MapMerge
+from geohsal.workflows.predict_parts import plan_maps
 from geohsal.workflows.predict_write import MapFolder
+from geohsal.workflows.stages import StageFolder
 
 SHAPE = (100, 650)
 """Rows and columns of the rasters: chunks of 320 pixels make three windows, the last one thin."""
@@ -281,3 +286,12 @@ def test_addresses_stay_as_they_are(asked: Asked) -> None:
         ("b", "https://host/folder/b.tif"),
         ("a", "a.tif"),
     ]
+
+
+def test_a_process_that_writes_maps_loads_no_torch(asked: Asked, tmp_path: Path) -> None:
+    model = load_model(asked.model)
+    target = MapFolder(out=tmp_path, model_hash=model.model_hash, classes=model.classes)
+    stage, plan = StageFolder(path=tmp_path / "stage"), plan_maps([], model.config, model_hash="")
+    merge = MapMerge(target=target, plan=plan, stage=stage, overwrite=False, tell=untold)
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], input=pickle.dumps(merge), check=True)
