@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from geohsal.errors import RasterError
 from geohsal.io.plan import Plan, SceneUnits, make_plan
-from geohsal.workflows.engine import Chunk
+from geohsal.workflows.engine import Chunk, Tell
 
 
 def toy_plan(
@@ -74,10 +75,14 @@ class ToyJob:
 
     folder: Path
 
-    def __call__(self, number: int) -> int:
+    def __call__(self, number: int, tell: Tell) -> int:
+        tell()
         if number == -1:
             raise RasterError("minus one")
         if number == -2:
             os.kill(os.getpid(), signal.SIGKILL)
         (self.folder / str(number)).write_text(str(os.getpid()), "utf-8")
+        if number == 60:
+            time.sleep(number)
+        tell()
         return 2 * number

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
@@ -146,9 +145,13 @@ def main() -> None:
 def _tell_job(code: str | int | None) -> None:
     """Leave the exit code where a job of several processes looks, if no other start changes it."""
     path = os.environ.get("GEOHSAL_FINAL_CODE_FILE")
-    if path and code in FINAL_CODES:
-        with suppress(OSError), Path(path).open("x") as file:  # the first has the word
-            file.write(str(code))
+    if not path or code not in FINAL_CODES:
+        return
+    with suppress(OSError):  # the first has the word; a full disk has none
+        said = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        with suppress(OSError):
+            os.write(said, str(code).encode())
+        os.close(said)
 
 
 def _leave_others(code: str | int | None) -> None:

@@ -129,7 +129,7 @@ class JobConfig:
 class SelectStage(JobConfig):
     """The choice under the budget: one job."""
 
-    cpus: Positive | None = Field(default=None, description="CPU cores")
+    cpus: Positive | None = Field(default=None, description="CPU cores, each with a process")
     budget: BudgetText | None = Field(
         default=None, description="budget where the command gives none; else query.budget"
     )
@@ -145,7 +145,10 @@ class ArrayStage(JobConfig):
     at_once: Positive | None = Field(
         default=None, description="tasks that may run at the same time; default: all"
     )
-    cpus: Positive | None = Field(default=None, description="CPU cores of a task")
+    cpus: Positive | None = Field(
+        default=None,
+        description="CPU cores of a task, each with a process; query and predict on a GPU have one",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

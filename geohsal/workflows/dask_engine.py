@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import geohsal.errors
-from geohsal.errors import GeohsalError, RequestError
+from geohsal.errors import GeohsalError, LostError, RequestError
 from geohsal.workflows.engine import Chunk, Work, Worker, one_thread, run_chunk
 from geohsal.workflows.progress import Progress
 
@@ -28,7 +28,8 @@ def run_on_dask(
 
     Raises:
         RequestError: Dask is not installed, or nothing answers at the address.
-        GeohsalError: the workers died; what the chunks raise.
+        LostError: the workers died.
+        GeohsalError: what the chunks raise.
     """
     try:
         dask: Any = import_module("distributed")
@@ -46,7 +47,7 @@ def run_on_dask(
             for _, found in dask.as_completed(tasks, with_results=True):
                 progress.advance(_units(found))
     except dask.KilledWorker:
-        raise GeohsalError(
+        raise LostError(
             f"--scheduler {address}: workers died (out of memory?); run the same command again to "
             "go on"
         ) from None

@@ -4,6 +4,8 @@ Every engine calls `run_chunk`, which leaves a part by one rename; whoever is ki
 chunk it was at, and the same command does what is left.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -11,14 +13,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geohsal.errors import GeohsalError, PartsMissingError, RequestError
+from geohsal.errors import LostError, PartsMissingError, RequestError
 from geohsal.io.parts import SUFFIX, Part, is_whole, part_path, read_part, write_part
 from geohsal.io.plan import Plan
 from geohsal.workflows.progress import Progress
@@ -133,7 +136,8 @@ def run_plan(plan: Plan, work: Work, folder: Path, *, shard: Shard | None, engin
         engine: who does them.
 
     Raises:
-        GeohsalError: a process died; what its chunks raise.
+        LostError: a process died.
+        GeohsalError: what chunks raise.
         RequestError: there is no such scheduler, or Dask is not installed.
     """
     todo = _todo(plan, folder, shard)
@@ -220,15 +224,18 @@ def _pool(
     """Processes that each begin with `start`; what they have not begun goes with the block.
 
     Raises:
-        GeohsalError: a process died.
+        LostError: a process died.
     """
     pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=start, initargs=arguments
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_begin,
+        initargs=(start, arguments),
     )
     try:
         yield pool
     except BrokenProcessPool:
-        raise GeohsalError(
+        raise LostError(
             "a worker process died (out of memory?); run the same command again to go on, with "
             "fewer --workers"
         ) from None
@@ -236,36 +243,88 @@ def _pool(
         pool.shutdown(cancel_futures=True)
 
 
+def _begin(start: Callable[..., None], arguments: Sequence[object]) -> None:
+    """A worker ends at once with the command that started it, or when the user interrupts both."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
+    start(*arguments)
+
+
+def end_with_parent() -> None:
+    """Let this process end with the one that started it, however that ends.
+
+    A command that was killed is given again: nothing of the first may then still be at work.
+    """
+    parent = parent_process()
+    assert parent is not None, "this process was started by no other"
+
+    def follow() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
+
+
+Tell = Callable[[], None]
+"""Called after each unit of an item."""
+
+
 def run_each(
-    job: Callable[[Item], Result], items: Sequence[Item], *, workers: int
-) -> Generator[Result, None, None]:
-    """What a job gives for each item, in their order; in processes where that helps.
+    job: Callable[[Item, Tell], Result],
+    items: Sequence[tuple[Item, int]],
+    *,
+    workers: int,
+    progress: Progress,
+) -> Generator[tuple[Item, Result], None, None]:
+    """Items that need nothing of each other, as they are done; in processes where that helps.
 
     Args:
-        job: of one item, which needs no other's; can be pickled.
-        items: what there is to do; can be pickled.
-        workers: processes, 1 is this one. No more are started than there are items.
+        job: does one item; can be pickled.
+        items: what there is to do, each with the number of its units; can be pickled.
+        workers: processes, 1 is this one. No more are started than there are items, and no more
+            items are begun than there are processes.
+        progress: told of every unit, in processes once the item is done.
 
     Raises:
-        GeohsalError: a process died; what the job raises.
+        LostError: a process died.
+        GeohsalError: what the job raises.
     """
     workers = min(workers, len(items))
     if workers < 2:
-        yield from map(job, items)
+        for item, size in items:
+            told = _Told(progress)
+            yield item, job(item, told)
+            progress.advance(size - told.units)
         return
     with _pool(workers, _start_job, job) as pool:
-        for future in [pool.submit(_run_job, item) for item in items]:
-            yield future.result()
+        todo, waiting = iter(items), dict[Future[Any], tuple[Item, int]]()
+        while True:
+            fresh = islice(todo, workers - len(waiting))
+            waiting |= {pool.submit(_run_job, one[0]): one for one in fresh}
+            if not waiting:
+                return
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                item, size = waiting.pop(future)
+                yield item, future.result()
+                progress.advance(size)
 
 
-def untold() -> None:
-    """What is told inside an item in another process: only whole items are seen from here."""
+class _Told:
+    """Tells of units, and counts them: an item that fails has told of some."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.units = 0
+
+    def __call__(self) -> None:
+        self.units += 1
+        self._progress.advance()
 
 
-_job: Callable[[Any], Any] | None = None
+_job: Callable[[Any, Tell], Any] | None = None
 
 
-def _start_job(job: Callable[[Any], Any]) -> None:
+def _start_job(job: Callable[[Any, Tell], Any]) -> None:
     """Keep the job of all items, which may be larger than they are."""
     global _job
     one_thread()
@@ -274,7 +333,11 @@ def _start_job(job: Callable[[Any], Any]) -> None:
 
 def _run_job(item: object) -> Any:
     assert _job is not None, "the pool's initializer has not run"
-    return _job(item)
+    return _job(item, _untold)
+
+
+def _untold() -> None:
+    """Units of an item in another process are told when it is done."""
 
 
 _process: tuple[Worker, Path] | Exception | None = None

@@ -6,7 +6,7 @@ maps are put together and the parts go. A killed command goes on where it stoppe
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from geohsal.io.plan import Plan
 from geohsal.io.raster import open_scene
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.context import RunContext, open_context, pick_device
-from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_each, run_plan, untold
+from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_each, run_plan
 from geohsal.workflows.outlooks import PredictOutlook
 from geohsal.workflows.predict_merge import MapJob, MapMerge
 from geohsal.workflows.predict_parts import (
@@ -86,11 +86,11 @@ def predict(
         out: folder for <name>_{class,probabilities,confidence,error,state}.tif.
         model: a model folder, used instead of the run's newest.
         overwrite: replace maps of another model.
-        workers: processes that judge windows; changes nothing in the result.
+        workers: processes that judge windows, and write maps; changes nothing in the result.
         device: auto, cpu, cuda or cuda:N.
         shard: I/N, I from 0 to N-1: do this share of the windows and write no maps yet.
         scheduler: address of a Dask scheduler whose workers judge windows.
-        progress: told of every window.
+        progress: told of windows.
 
     Raises:
         RequestError: nothing to predict, or `out` holds maps of another model.
@@ -272,7 +272,7 @@ class _Predict:
         plan = self._plan(jobs)
         if jobs:
             keep_plan(plan, self._stage)
-        for group in [jobs] if shard is not None else group_jobs(jobs, plan):
+        for group in [jobs] if shard is not None else self._groups(jobs, plan):
             own = self._plan(group, shard)
             run_plan(own, self._work, self._stage.parts, shard=None, engine=engine)
             if shard is None:
@@ -286,12 +286,24 @@ class _Predict:
         return PredictSummary(
             out=self._target.out,
             model_hash=self._target.model_hash,
-            written=tuple(self._counts),
-            kept=tuple(self._kept),
+            written=tuple(name for name in self._names if name in self._counts),
+            kept=tuple(name for name in self._names if name in self._kept),
             class_pixels=self._counts,
             left=None if shard is None else len(missing(plan, self._stage.parts)),
             failures=self._failures,
         )
+
+    def _groups(self, jobs: Sequence[MapJob], plan: Plan) -> Iterator[Sequence[MapJob]]:
+        """Rasters whose parts are all there, together; then the others, some at a time."""
+        lacking = set(missing(plan, self._stage.parts))
+        ready: list[MapJob] = []
+        others: list[MapJob] = []
+        for job in jobs:
+            own = {plan.chunk_ids[place] for place in plan.chunks_of(job.name)}
+            (others if own & lacking else ready).append(job)
+        if ready:
+            yield ready
+        yield from group_jobs(others, plan)
 
     def _is_done(self, name: str) -> bool:
         return self._target.is_done(name, overwrite=self._overwrite)
@@ -304,21 +316,16 @@ class _Predict:
 
     def _merge(self, group: Sequence[MapJob], plan: Plan, engine: Engine) -> None:
         """Write the maps of each raster, and remove its parts; several at a time."""
-        workers, progress = min(engine.workers, len(group)), engine.progress
-        progress.start("write maps", len(plan))
+        engine.progress.start("write maps", len(plan))
         merge = MapMerge(
-            target=self._target,
-            plan=plan,
-            stage=self._stage,
-            overwrite=self._overwrite,
-            tell=progress.advance if workers == 1 else untold,
+            target=self._target, plan=plan, stage=self._stage, overwrite=self._overwrite
         )
-        with closing(run_each(merge, group, workers=workers)) as outcomes:
-            for job, outcome in zip(group, outcomes, strict=True):
+        jobs = [(job, plan.size_of(job.name)) for job in group]
+        merged = run_each(merge, jobs, workers=engine.workers, progress=engine.progress)
+        with closing(merged):
+            for job, outcome in merged:
                 self._note(job.name, outcome)
-                if workers > 1:
-                    progress.advance(plan.size_of(job.name))
-        progress.done()
+        engine.progress.done()
 
     def _note(self, name: str, outcome: dict[str, int] | GeohsalError | None) -> None:
         """Take down what became of a raster.

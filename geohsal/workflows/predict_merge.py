@@ -3,14 +3,14 @@
 Loads no torch: a process that writes maps begins at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from geohsal.errors import GeohsalError, RasterError
 from geohsal.geo.scene import Scene
 from geohsal.io.parts import part_path, read_part
 from geohsal.io.plan import Plan
-from geohsal.workflows.engine import chunk_of, read_one
+from geohsal.workflows.engine import Tell, chunk_of, read_one
 from geohsal.workflows.predict_write import MapFolder, Windowed
 from geohsal.workflows.stages import StageFolder
 
@@ -29,23 +29,19 @@ class MapJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapMerge:
-    """Writes the maps of rasters from their parts; in another process, where it is sent there.
-
-    `tell` is called after each window.
-    """
+    """Writes the maps of rasters from their parts; see `engine.run_each`."""
 
     target: MapFolder
     plan: Plan
     stage: StageFolder
     overwrite: bool
-    tell: Callable[[], None]
 
-    def __call__(self, job: MapJob) -> dict[str, int] | GeohsalError | None:
+    def __call__(self, job: MapJob, tell: Tell) -> dict[str, int] | GeohsalError | None:
         """Valid pixels by class; None if the maps were there; or why they could not be written."""
         try:
             counts = None
             if not self.target.is_done(job.name, overwrite=self.overwrite):
-                windows = raster_windows(self.plan, job.name, stage=self.stage, tell=self.tell)
+                windows = raster_windows(self.plan, job.name, stage=self.stage, tell=tell)
                 counts = self.target.write(job.name, job.scene, windows)
             drop_parts(self.plan, job.name, stage=self.stage)
         except GeohsalError as error:
@@ -53,9 +49,7 @@ class MapMerge:
         return counts
 
 
-def raster_windows(
-    plan: Plan, name: str, *, stage: StageFolder, tell: Callable[[], None]
-) -> Iterator[Windowed]:
+def raster_windows(plan: Plan, name: str, *, stage: StageFolder, tell: Tell) -> Iterator[Windowed]:
     """The windows of a raster with what was found there, in plan order.
 
     Raises:

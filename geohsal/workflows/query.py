@@ -110,7 +110,7 @@ def query(
         device: auto, cpu, cuda or cuda:N.
         scheduler: address of a Dask scheduler whose workers judge instead.
         dry_run: choose and tell, but write no review file.
-        progress: told of every chunk.
+        progress: told of windows.
 
     Raises:
         RunError: the round is not trained, or queried with another request; or an undo before it
@@ -121,7 +121,7 @@ def query(
         RequestError: an overlap without packages, fewer regions than packages, no such
             scheduler, or a dry run with one.
         KernelError: the kernel that the settings ask for cannot run here.
-        GeohsalError: a worker process died.
+        LostError: a worker process died.
     """
     refuse_scheduler(scheduler, dry_run=dry_run)
     request = _request(run_dir, budget, packages=packages, overlap=overlap)
@@ -154,7 +154,7 @@ def select(
 
     Raises:
         PartsMissingError: not every chunk is judged.
-        RunError, BusyError, ConfigError, BudgetError, RequestError: as `query`.
+        RunError, BusyError, ConfigError, BudgetError, RequestError, LostError: as `query`.
     """
     request = _request(run_dir, budget, packages=packages, overlap=overlap)
     summary = request.before(overwrite=overwrite)
@@ -183,14 +183,14 @@ def score(
         workers: processes that judge chunks.
         device: auto, cpu, cuda or cuda:N.
         scheduler: address of a Dask scheduler whose workers judge instead.
-        progress: told of every chunk.
+        progress: told of windows.
 
     Raises:
         RequestError: the shard is none, or there is no such scheduler.
         RunError: the round is not trained, or an undo before it was interrupted.
         ConfigError: nobody knows the acquisition.
         KernelError: the kernel that the settings ask for cannot run here.
-        GeohsalError: a worker process died.
+        LostError: a worker process died.
     """
     share = parse_shard(shard)
     context = _trained_context(run_dir)

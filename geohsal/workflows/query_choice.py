@@ -3,7 +3,6 @@
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from geohsal.training.model_io import load_model
 from geohsal.workflows.asked import blocked_pixels, unchanged
 from geohsal.workflows.chunk_parts import SceneParts
 from geohsal.workflows.context import RunContext
-from geohsal.workflows.engine import require_parts, run_each, untold
+from geohsal.workflows.engine import require_parts, run_each
 from geohsal.workflows.progress import Progress
 from geohsal.workflows.query_parts import kept_path, read_kept
 from geohsal.workflows.query_score import Scores
@@ -75,7 +74,7 @@ class Choice:
         Raises:
             PartsMissingError: not every chunk is judged.
             BudgetError: the budget buys nothing.
-            GeohsalError: a worker process died.
+            LostError: a worker process died.
         """
         candidates = self.merge(workers=workers, progress=progress)
         selection = self.select(candidates, budget)
@@ -93,19 +92,19 @@ class Choice:
         self.superpixels = superpixel_rasters(self.context, self.scenes, progress)
         for scene_id in dict.fromkeys(region.scene_id for region, _ in self.resting):
             self._rest(self.scenes[scene_id])
-        todo = [scene for name, scene in self.scenes.items() if name not in scores.kept]
+        todo = [
+            (scene, plan.size_of(name))
+            for name, scene in self.scenes.items()
+            if name not in scores.kept
+        ]
         if todo:
             progress.start("merge", len(plan))
-            workers = min(workers, len(todo))
-            merge = self._merge(progress.advance if workers == 1 else untold)
-            with closing(run_each(merge, todo, workers=workers)) as merged:
-                for scene, _ in zip(todo, merged, strict=True):
-                    if workers > 1:
-                        progress.advance(plan.size_of(scene.scene_id))
+            for _ in run_each(self._merge(), todo, workers=workers, progress=progress):
+                pass
             progress.done()
         return join_candidates([self._read(scene_id) for scene_id in self.scenes])
 
-    def _merge(self, tell: Callable[[], None]) -> SceneMerge:
+    def _merge(self) -> SceneMerge:
         rules = MergeRules(
             context=self.context,
             blocked=self.blocked,
@@ -120,7 +119,6 @@ class Choice:
             command=self._command,
             target=self.round,
             unit=self.scores.unit,
-            tell=tell,
         )
 
     @property

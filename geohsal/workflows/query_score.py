@@ -116,7 +116,7 @@ def score_chunks(
 
     Raises:
         KernelError: the kernel that the settings ask for cannot run here.
-        GeohsalError: a process died.
+        LostError: a process died.
         RequestError: there is no such device or scheduler.
     """
     plan, folder = scores.plan, scores.folder

@@ -1,7 +1,7 @@
 """Put the judged chunks of a scene together: caps, maps and regions, a window at a time."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from geohsal.training.maps import finish_maps, pool_mask
 from geohsal.workflows.asked import Blocked
 from geohsal.workflows.chunk_parts import ChunkSums, SceneParts
 from geohsal.workflows.context import RunContext
+from geohsal.workflows.engine import Tell
 from geohsal.workflows.map_writer import open_maps
 from geohsal.workflows.query_parts import ScenePart, kept_path, write_kept
 from geohsal.workflows.region_units import atoms_of, layout_of
@@ -46,11 +47,10 @@ class MergeRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneMerge:
-    """Puts scenes together one by one; in another process, where it is sent there.
+    """Puts scenes together one by one; see `engine.run_each`.
 
     `parts` is the folder of the parts of `plan`, `command` what makes a damaged one anew. Rasters
     go to `target`, and beside them what the choice needs (`query_parts`) under the mark `unit`.
-    `tell` is called after each window.
     """
 
     rules: MergeRules
@@ -59,9 +59,8 @@ class SceneMerge:
     command: str
     target: Round
     unit: str
-    tell: Callable[[], None]
 
-    def __call__(self, scene: Scene) -> None:
+    def __call__(self, scene: Scene, tell: Tell) -> None:
         """Write the rasters of a scene and sum up its regions.
 
         Memory is per window and per region; only superpixels are read whole, where their regions
@@ -71,17 +70,17 @@ class SceneMerge:
             PartsMissingError: a part is damaged.
             DataError: a raster cannot be written.
         """
-        kept = kept_path(self.target, scene.scene_id)
-        kept.unlink(missing_ok=True)  # of the rasters before
         parts = SceneParts(self.plan, self.parts, scene.scene_id, command=self.command)
         context, merge = self.rules.context, _Merge(self.rules, scene, parts)
+        kept = kept_path(self.target, scene.scene_id)
+        kept.unlink(missing_ok=True)  # of the rasters before
         with context.open(scene.scene_id) as source:
             with open_maps(self.target, scene, context.manifest.classes) as writer:
                 for window in parts.windows():
                     maps = merge.finish(window)
                     writer.write(window, maps)
                     merge.add(window, maps, source)
-                    self.tell()
+                    tell()
             write_view(self.target.raster(scene.scene_id, "view"), source)
         write_kept(kept, self.unit, merge.result())
 

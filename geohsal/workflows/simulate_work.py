@@ -6,13 +6,13 @@ import traceback
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
-from threading import Thread
+from multiprocessing import get_context
 
 import torch
 
 from geohsal.errors import GeohsalError
 from geohsal.io.atomic import write_text
+from geohsal.workflows.engine import end_with_parent
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.simulate_cell import Study, run_task
 from geohsal.workflows.simulate_plan import Task, with_starts
@@ -116,12 +116,4 @@ def _begin(threads: int) -> None:
     """A worker takes its share of the cores, and ends with the command that started it."""
     logging.getLogger("geohsal").addHandler(logging.NullHandler())  # records hold the warnings
     torch.set_num_threads(min(threads, torch.get_num_threads()))
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Two commands must not work on one cell: what a killed one started has to end too."""
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()

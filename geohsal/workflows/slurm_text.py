@@ -10,7 +10,7 @@ from geohsal.errors import FINAL_CODES
 Option = str | int | bool
 
 _FINISH = """\
-# 0 is done; {final} say that request or data are wrong; after all else another start may do.
+# 0 is done; {words} say that request or data are wrong; after all else another start may do.
 finish() {{
   case "$1" in 0 | {final}) exit "$1" ;; esac
   restarts="${{SLURM_RESTART_COUNT:-0}}"
@@ -41,6 +41,7 @@ trap forward USR2
 """
 
 _SETUP = """\
+unset GEOHSAL_FINAL_CODE_FILE  # of another job, if that submitted this one
 failed() { echo "geohsal: setup failed: $1" >&2; finish 75; }
 """
 
@@ -60,10 +61,10 @@ done
 """
 
 _AGREED = """\
-if [ -s "$GEOHSAL_FINAL_CODE_FILE" ]; then
+if [ "$code" -ne 0 ] && [ -s "$GEOHSAL_FINAL_CODE_FILE" ]; then
   code=$(cat "$GEOHSAL_FINAL_CODE_FILE")
-  rm -f "$GEOHSAL_FINAL_CODE_FILE"
 fi
+rm -f "$GEOHSAL_FINAL_CODE_FILE"
 """
 
 _MASTER = """\
@@ -76,9 +77,8 @@ export MASTER_ADDR MASTER_PORT
 
 _AGREE = """\
 # A task that leaves takes the others with it, and srun leaves with the highest code: that of those
-# it ended. The first whose code no other start would change says so here.
-export GEOHSAL_FINAL_CODE_FILE={logs}/{name}-"$SLURM_JOB_ID".code
-rm -f "$GEOHSAL_FINAL_CODE_FILE"
+# it ended. The first whose code no other start would change says so in this file.
+export GEOHSAL_FINAL_CODE_FILE={logs}/{name}-"$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}".code
 """
 
 _THREADS = """\
@@ -124,7 +124,11 @@ def job_text(job: JobText) -> str:
     patience_s = max(job.signal_lead_s // 2, 1)
     parts = [
         "\n".join(["#!/bin/bash -l", f"# {job.title}", *_directives(job)]) + "\n",
-        _FINISH.format(max_restarts=job.max_restarts, final=" | ".join(map(str, FINAL_CODES))),
+        _FINISH.format(
+            max_restarts=job.max_restarts,
+            final=" | ".join(map(str, FINAL_CODES)),
+            words=f"{', '.join(map(str, FINAL_CODES[:-1]))} and {FINAL_CODES[-1]}",
+        ),
         _SIGNAL.format(patience_s=patience_s),
         _SETUP + "".join(_checked(line) for line in job.setup) + _FOUND,
         _THREADS,

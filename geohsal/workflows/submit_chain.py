@@ -179,8 +179,13 @@ def _shared_out(
 
 
 def _workers(own: ArrayStage | SelectStage) -> tuple[str, ...]:
-    """A process per core, as each computes with one thread; a GPU is for one process."""
-    return ("--workers", str(own.cpus)) if own.cpus and not own.gpus_per_node else ()
+    """A process per core, as each computes with one thread."""
+    return ("--workers", str(own.cpus)) if own.cpus else ()
+
+
+def _judging(own: ArrayStage) -> tuple[str, ...]:
+    """How windows are judged: by processes, or by one that has a GPU to itself."""
+    return _device(own) or _workers(own)
 
 
 def _device(own: JobConfig) -> tuple[str, ...]:
@@ -219,7 +224,7 @@ def _train(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
 
 def _query(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
     own = cluster.stages.query
-    command = ("geohsal", "query", str(request.run.path), *_workers(own), *_device(own))
+    command = ("geohsal", "query", str(request.run.path), *_judging(own))
     title = f"score {request.run.path}"
     return _shared_out("query", command, own, title=title, always=True)
 
@@ -238,11 +243,7 @@ def _select(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
 
 def _predict(request: ChainRequest, cluster: ClusterFile) -> list[_Piece]:
     own, run = cluster.stages.predict, str(request.run.path)
-    command = (
-        *("geohsal", "predict", run, "-o", str(request.maps)),
-        *_workers(own),
-        *_device(own),
-    )
+    command = ("geohsal", "predict", run, "-o", str(request.maps), *_judging(own))
     return _shared_out("predict", command, own, title=f"map {run}")
 
 

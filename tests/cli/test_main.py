@@ -182,14 +182,18 @@ def test_with_json_a_failure_is_one_object_on_stdout(fake_workflow: Fake) -> Non
     }
 
 
-@pytest.mark.parametrize(("argv", "code"), [(["--nonsense"], 2), (["--version"], 0)])
+@pytest.mark.parametrize(
+    ("argv", "before", "said"),
+    [("--nonsense", None, "2"), ("--nonsense", "3", "3"), ("--version", None, None)],
+)
 def test_a_job_learns_the_first_code_that_no_other_start_would_change(
-    argv: list[str], code: int, tmp_path: Path
+    argv: str, before: str | None, said: str | None, tmp_path: Path
 ) -> None:
-    said = tmp_path / "train-7.code"
-    command = [sys.executable, "-m", "geohsal", *argv]
-    environ = os.environ | {"GEOHSAL_FINAL_CODE_FILE": str(said)}
-    for _ in range(2):  # the second task finds the file there
-        done = subprocess.run(command, env=environ, capture_output=True, check=False)
-        assert done.returncode == code
-    assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ([str(code)] if code else [])
+    path = tmp_path / "train-7-0.code"
+    if before is not None:
+        path.write_text(before, "utf-8")
+    command = [sys.executable, "-m", "geohsal", argv]
+    environ = os.environ | {"GEOHSAL_FINAL_CODE_FILE": str(path)}
+    done = subprocess.run(command, env=environ, capture_output=True, check=False)
+    assert done.returncode == (0 if said is None else 2)
+    assert (path.read_text("utf-8") if path.exists() else None) == said

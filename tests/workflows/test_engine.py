@@ -1,16 +1,24 @@
 """Engines: the same parts whoever does the work, and nothing lost with a process."""
 
 import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import toy_work
 from toy_work import ToyJob, ToyWork, toy_plan
 
-from geohsal.errors import GeohsalError, PartsMissingError, RasterError, RequestError
+from geohsal.errors import LostError, PartsMissingError, RasterError, RequestError
 from geohsal.io.parts import part_path, read_part, write_part
 from geohsal.io.plan import freeze_plan
 from geohsal.io.run import Run
+from geohsal.workflows import engine
 from geohsal.workflows.engine import (
     Engine,
     Shard,
@@ -102,7 +110,7 @@ def test_a_killed_process_is_a_message_and_the_same_command_goes_on(
 ) -> None:
     trap, folder = tmp_path / "trap", tmp_path / "killed"
     trap.touch()
-    with pytest.raises(GeohsalError, match=r"process died .*; run the same command again"):
+    with pytest.raises(LostError, match=r"process died .*; run the same command again"):
         run(folder, ToyWork(accident="killed", trap=trap), workers=2)
     trap.unlink()
     assert run(folder, ToyWork(accident="killed", trap=trap), workers=2) > 0
@@ -122,25 +130,72 @@ def test_work_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
         run(tmp_path / "parts", ToyWork(accident="shut"), workers=2)
 
 
-@pytest.mark.parametrize(("workers", "others"), [(1, 0), (2, 2), (9, 3)])
-def test_each_item_is_done_in_its_order(tmp_path: Path, workers: int, others: int) -> None:
-    assert list(run_each(ToyJob(folder=tmp_path), [3, 1, 2], workers=workers)) == [6, 2, 4]
-    done = {path.read_text("utf-8") for path in tmp_path.iterdir()}
-    assert (str(os.getpid()) in done) == (others == 0)
-    assert len(done) <= max(others, 1)
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_each_item_is_done_once_and_all_units_are_told(tmp_path: Path, workers: int) -> None:
+    progress, items = Counting(), [(3, 2), (1, 2), (2, 4)]
+    done = dict(run_each(ToyJob(folder=tmp_path), items, workers=workers, progress=progress))
+    assert done == {3: 6, 1: 2, 2: 4}
+    assert progress.units == 8
+    processes = {path.read_text("utf-8") for path in tmp_path.iterdir()}
+    assert (str(os.getpid()) in processes) == (workers == 1)
+
+
+def test_no_more_processes_are_started_than_there_are_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Pool(ProcessPoolExecutor):
+        def __init__(self, workers: int, **options: Any) -> None:
+            asked.append(workers)
+            super().__init__(workers, **options)
+
+    monkeypatch.setattr(engine, "ProcessPoolExecutor", Pool)
+    job, items = ToyJob(folder=tmp_path), [(1, 1), (2, 1)]
+    assert len(list(run_each(job, items, workers=9, progress=Silent()))) == 2
+    assert asked == [2]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_goes_wrong_comes_in_the_place_of_its_result(tmp_path: Path, workers: int) -> None:
-    results = run_each(ToyJob(folder=tmp_path), [1, -1, 2], workers=workers)
-    assert next(results) == 2
+def test_after_an_error_no_other_item_is_begun(tmp_path: Path, workers: int) -> None:
+    items = [(-1, 1), *((number, 1) for number in range(9))]
     with pytest.raises(RasterError, match="minus one"):
-        next(results)
+        list(run_each(ToyJob(folder=tmp_path), items, workers=workers, progress=Silent()))
+    assert len(list(tmp_path.iterdir())) < 9
 
 
 def test_a_process_that_dies_over_an_item_is_a_message(tmp_path: Path) -> None:
-    with pytest.raises(GeohsalError, match=r"process died .*; run the same command again"):
-        list(run_each(ToyJob(folder=tmp_path), [1, -2], workers=2))
+    job, items = ToyJob(folder=tmp_path), [(1, 1), (-2, 1)]
+    with pytest.raises(LostError, match=r"process died .*; run the same command again"):
+        list(run_each(job, items, workers=2, progress=Silent()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_end_with_the_command_that_started_them(tmp_path: Path, number: int) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from toy_work import ToyJob\n"
+        "from geohsal.workflows.engine import run_each\n"
+        "from geohsal.workflows.progress import Silent\n"
+        "job = ToyJob(folder=pathlib.Path(sys.argv[1]))\n"
+        "list(run_each(job, [(60, 1)] * 4, workers=2, progress=Silent()))\n"
+    )
+    environ = os.environ | {"PYTHONPATH": str(Path(toy_work.__file__).parent)}
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environ) as command:
+        note = tmp_path / "60"
+        within(30, lambda: note.exists() and note.read_text("utf-8"))
+        worker = Path(f"/proc/{note.read_text('utf-8')}")
+        assert worker.exists()
+        command.send_signal(number)
+        command.wait()
+        within(5, lambda: not worker.exists())
+
+
+def within(seconds: float, holds: Callable[[], object]) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_parts_are_read_in_plan_order(tmp_path: Path, whole: dict[str, bytes]) -> None:

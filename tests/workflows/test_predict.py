@@ -29,7 +29,7 @@ from geohsal.io.run import Run
 from geohsal.training.model_io import load_model
 from geohsal.workflows import predict as steps
 from geohsal.workflows import predict_parts, predict_work
-from geohsal.workflows.engine import Chunk, Work, run_plan, untold
+from geohsal.workflows.engine import Chunk, Work, run_plan
 from geohsal.workflows.predict import outside, predict
 from geohsal.workflows.predict_merge import MapMerge
 from geohsal.workflows.predict_parts import plan_maps
@@ -292,6 +292,6 @@ def test_a_process_that_writes_maps_loads_no_torch(asked: Asked, tmp_path: Path)
     model = load_model(asked.model)
     target = MapFolder(out=tmp_path, model_hash=model.model_hash, classes=model.classes)
     stage, plan = StageFolder(path=tmp_path / "stage"), plan_maps([], model.config, model_hash="")
-    merge = MapMerge(target=target, plan=plan, stage=stage, overwrite=False, tell=untold)
+    merge = MapMerge(target=target, plan=plan, stage=stage, overwrite=False)
     code = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], input=pickle.dumps(merge), check=True)

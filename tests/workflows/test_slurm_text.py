@@ -129,20 +129,36 @@ def test_who_is_requeued(node: Node, code: int, restarts: int, requeued: bool) -
     assert ("given up" in said) == (code == 85 and restarts >= 3)
 
 
-@pytest.mark.parametrize(("first", "requeued"), [(3, False), (2, False), (None, True)])
+@pytest.mark.parametrize(
+    ("first", "code", "ended", "requeued"),
+    [
+        (3, 143, 3, False),
+        (2, 2, 2, False),
+        (None, 143, 143, True),
+        (3, 0, 0, False),  # somebody started it again, and then it worked
+    ],
+)
 def test_of_several_tasks_the_first_whose_code_is_final_decides(
-    node: Node, first: int | None, requeued: bool
+    node: Node, first: int | None, code: int, ended: int, requeued: bool
 ) -> None:
     say = "" if first is None else f'echo {first} >"$GEOHSAL_FINAL_CODE_FILE"; '
-    node.has("srun", f"{say}exit 143")
+    node.has("srun", f"{say}exit {code}")
     logs = node.folder / "50% of 'a run'"
     logs.mkdir()
-    (logs / "train-7.code").write_text("4", "utf-8")  # of a start that was killed before it looked
+    earlier = logs / "train-7-0.code"  # of a start whose node was lost
+    earlier.write_text("4", "utf-8")
     job = replace(JOB, name="train", array=0, meet=True, setup=(), logs=logs)
-    ended, said = node.ran(job_text(job))
-    assert ended == (143 if first is None else first)
+    found, said = node.ran(job_text(job), restarts=1)
+    assert found == ended
     assert ("requeue 7" in node.noted()) == requeued == ("requeued" in said)
-    assert list(logs.iterdir()) == []
+    assert list(logs.iterdir()) == [earlier]
+
+
+def test_other_jobs_say_nothing_in_the_file_of_one_that_submitted_them(node: Node) -> None:
+    node.has("srun", 'echo "${GEOHSAL_FINAL_CODE_FILE-none}" >>noted')
+    text = "export GEOHSAL_FINAL_CODE_FILE=outer\n" + job_text(replace(JOB, setup=()))
+    assert node.ran(text)[0] == 0
+    assert node.noted() == ["none"]
 
 
 def test_a_line_of_setup_that_fails_ends_the_job_before_it_works(node: Node) -> None:

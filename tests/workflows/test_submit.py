@@ -98,6 +98,32 @@ def test_the_flow_of_a_new_run(manifest: Path, cluster: Path, tmp_path: Path) ->
     assert not (tmp_path / "a run").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "judging"),
+    [
+        ("{cpus: 3}", " --workers 3"),
+        ("{cpus: 3, gpus_per_node: 1}", " --device cuda"),
+        ("{mem: 8G}", ""),
+    ],
+)
+def test_cores_are_processes_but_where_a_gpu_judges(
+    tiled: Run, tmp_path: Path, asked: str, judging: str
+) -> None:
+    cluster, stages = tmp_path / "cluster.yaml", ("query", "select", "predict")
+    cluster.write_text(f"stages: {{{', '.join(f'{name}: {asked}' for name in stages)}}}", "utf-8")
+    run, cores = f"'{tiled.path}'", " --workers 3" if "cpus" in asked else ""
+    write_json(tiled.round(0).model_json, {})
+    found = commands(dry(tiled.path, "query", "select", cluster=cluster))
+    assert found == [
+        f'query {run}{judging} --shard "$SLURM_ARRAY_TASK_ID/1" &',
+        f"select {run} --budget 200regions{cores} &",
+    ]
+    (mapped,) = commands(dry(tiled.path, "predict", cluster=cluster))
+    assert mapped.startswith(f"predict {run} -o ")
+    assert mapped.endswith(f"{judging} &")
+    assert ("--workers" in mapped) == ("--workers" in judging)
+
+
 def test_without_a_cluster_file_nothing_is_shared_out(manifest: Path, tmp_path: Path) -> None:
     summary = dry(
         tmp_path / "run",
