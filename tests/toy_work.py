@@ -71,9 +71,10 @@ class ToyWorker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyJob:
-    """Doubles numbers, and notes who did; the negative ones have accidents."""
+    """Doubles numbers in `nap` seconds, and notes who did; the negative ones have accidents."""
 
     folder: Path
+    nap: float = 0.0
 
     def __call__(self, number: int, tell: Tell) -> int:
         tell()
@@ -82,7 +83,6 @@ class ToyJob:
         if number == -2:
             os.kill(os.getpid(), signal.SIGKILL)
         (self.folder / str(number)).write_text(str(os.getpid()), "utf-8")
-        if number == 60:
-            time.sleep(number)
+        time.sleep(self.nap)
         tell()
         return 2 * number

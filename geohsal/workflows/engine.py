@@ -8,12 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol, TypeVar
@@ -206,15 +206,14 @@ def _run_in_processes(
     work: Work, folder: Path, chunks: Iterator[Chunk], *, workers: int, progress: Progress
 ) -> None:
     with _pool(workers, _start, work, folder) as pool:
-        waiting: set[Future[int]] = set()
-        while True:
-            free = _AHEAD * workers - len(waiting)
-            waiting |= {pool.submit(_run, chunk) for chunk in islice(chunks, free)}
-            if not waiting:
-                return
+        waiting = {pool.submit(_run, chunk) for chunk in islice(chunks, _AHEAD * workers)}
+        _look_at_all(pool)
+        while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 progress.advance(future.result())
+            free = _AHEAD * workers - len(waiting)
+            waiting |= {pool.submit(_run, chunk) for chunk in islice(chunks, free)}
 
 
 @contextmanager
@@ -234,18 +233,31 @@ def _pool(
     )
     try:
         yield pool
-    except BrokenProcessPool:
+    except (BrokenProcessPool, BrokenPipeError):  # the latter where one dies as it is started
         raise LostError(
             "a worker process died (out of memory?); run the same command again to go on, with "
             "fewer --workers"
         ) from None
+    except KeyboardInterrupt:  # of this process alone, perhaps; parts and maps are never half there
+        for process in active_children():
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
+def _look_at_all(pool: ProcessPoolExecutor) -> None:
+    """Let the pool notice the death of every process, once it was given as much as it has.
+
+    It looks after a process from the first submission or result that comes when it is started.
+    """
+    pool.submit(int)
+
+
 def _begin(start: Callable[..., None], arguments: Sequence[object]) -> None:
-    """A worker ends at once with the command that started it, or when the user interrupts both."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A worker ends with the command that started it, and when the user interrupts both."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a script may ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
     start(*arguments)
 
@@ -281,8 +293,8 @@ def run_each(
     Args:
         job: does one item; can be pickled.
         items: what there is to do, each with the number of its units; can be pickled.
-        workers: processes, 1 is this one. No more are started than there are items, and no more
-            items are begun than there are processes.
+        workers: processes, 1 is this one. No more are started than there are items, and each is
+            given one at a time.
         progress: told of every unit, in processes once the item is done.
 
     Raises:
@@ -297,16 +309,15 @@ def run_each(
             progress.advance(size - told.units)
         return
     with _pool(workers, _start_job, job) as pool:
-        todo, waiting = iter(items), dict[Future[Any], tuple[Item, int]]()
-        while True:
-            fresh = islice(todo, workers - len(waiting))
-            waiting |= {pool.submit(_run_job, one[0]): one for one in fresh}
-            if not waiting:
-                return
+        todo = iter(items)
+        waiting = {pool.submit(_run_job, one[0]): one for one in islice(todo, workers)}
+        _look_at_all(pool)
+        while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 item, size = waiting.pop(future)
                 yield item, future.result()
                 progress.advance(size)
+                waiting |= {pool.submit(_run_job, one[0]): one for one in islice(todo, 1)}
 
 
 class _Told:

@@ -118,6 +118,7 @@ def export(
             ground need layers and the format has none; the shard is no share.
         RunError: no round has been queried.
         DataError: the file cannot be written.
+        LostError: a worker process died.
         PartialError: some scenes could not be read; the others are written. A share raises none.
     """
     share = None if shard is None else parse_shard(shard)

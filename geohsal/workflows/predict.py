@@ -6,10 +6,11 @@ maps are put together and the parts go. A killed command goes on where it stoppe
 
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from geohsal.config import Config
 from geohsal.data.sources import SceneOpener
@@ -46,6 +47,8 @@ from geohsal.workflows.scene_pass import statistics_of
 from geohsal.workflows.stages import StageFolder
 
 logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,7 @@ def predict(
         RunError: the run has no trained round.
         PartsMissingError: a part was damaged; the same command makes it anew.
         WriteError: the disk is full, or `out` cannot be written.
+        LostError: a worker process died; the same command goes on.
         PartialError: some rasters failed; the others are written.
     """
     share = None if shard is None else parse_shard(shard)
@@ -272,12 +276,11 @@ class _Predict:
         plan = self._plan(jobs)
         if jobs:
             keep_plan(plan, self._stage)
-        for group in [jobs] if shard is not None else self._groups(jobs, plan):
-            own = self._plan(group, shard)
-            run_plan(own, self._work, self._stage.parts, shard=None, engine=engine)
-            if shard is None:
-                self._merge(group, own, engine)
-        if shard is None:
+        if shard is not None:
+            self._judge(jobs, shard, engine)
+        else:
+            self._map(jobs, plan, engine)
+            self._failures = self._in_order(self._failures)
             tidy(plan, self._stage, names=self._names)
             clear_dead(self._target.out)
             self._tell_failures()
@@ -286,15 +289,24 @@ class _Predict:
         return PredictSummary(
             out=self._target.out,
             model_hash=self._target.model_hash,
-            written=tuple(name for name in self._names if name in self._counts),
-            kept=tuple(name for name in self._names if name in self._kept),
-            class_pixels=self._counts,
+            written=tuple(self._in_order(self._counts)),
+            kept=tuple(self._in_order(dict.fromkeys(self._kept))),
+            class_pixels=self._in_order(self._counts),
             left=None if shard is None else len(missing(plan, self._stage.parts)),
             failures=self._failures,
         )
 
-    def _groups(self, jobs: Sequence[MapJob], plan: Plan) -> Iterator[Sequence[MapJob]]:
-        """Rasters whose parts are all there, together; then the others, some at a time."""
+    def _judge(self, jobs: Sequence[MapJob], shard: Shard | None, engine: Engine) -> Plan:
+        """Judge the windows (of a share) that lack a part; their plan."""
+        own = self._plan(jobs, shard)
+        run_plan(own, self._work, self._stage.parts, shard=None, engine=engine)
+        return own
+
+    def _map(self, jobs: Sequence[MapJob], plan: Plan, engine: Engine) -> None:
+        """Write the maps of rasters whose parts are all there; then of the others, some at a time.
+
+        What shares have judged lies there anyway; what is judged now should not all take up disk.
+        """
         lacking = set(missing(plan, self._stage.parts))
         ready: list[MapJob] = []
         others: list[MapJob] = []
@@ -302,8 +314,13 @@ class _Predict:
             own = {plan.chunk_ids[place] for place in plan.chunks_of(job.name)}
             (others if own & lacking else ready).append(job)
         if ready:
-            yield ready
-        yield from group_jobs(others, plan)
+            self._merge(ready, self._plan(ready), engine)
+        for group in group_jobs(others, plan):
+            self._merge(group, self._judge(group, None, engine), engine)
+
+    def _in_order(self, found: Mapping[str, Value]) -> dict[str, Value]:
+        """By raster, in the order in which they were named: they may end in another."""
+        return {name: found[name] for name in self._names if name in found}
 
     def _is_done(self, name: str) -> bool:
         return self._target.is_done(name, overwrite=self._overwrite)

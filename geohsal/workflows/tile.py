@@ -138,6 +138,7 @@ def tile(
             since this one began.
         RequestError: a dry run with a scheduler.
         BusyError: another command is changing the run.
+        LostError: a worker process died.
         DataError: scenes or labels that cannot be used, one line each; or images, bands or
             classes that changed under a run.
     """

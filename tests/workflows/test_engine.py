@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,35 +161,58 @@ def test_no_more_processes_are_started_than_there_are_items(
 def test_after_an_error_no_other_item_is_begun(tmp_path: Path, workers: int) -> None:
     items = [(-1, 1), *((number, 1) for number in range(9))]
     with pytest.raises(RasterError, match="minus one"):
-        list(run_each(ToyJob(folder=tmp_path), items, workers=workers, progress=Silent()))
-    assert len(list(tmp_path.iterdir())) < 9
+        list(run_each(ToyJob(folder=tmp_path, nap=1), items, workers=workers, progress=Silent()))
+    assert len(list(tmp_path.iterdir())) < workers
 
 
-def test_a_process_that_dies_over_an_item_is_a_message(tmp_path: Path) -> None:
-    job, items = ToyJob(folder=tmp_path), [(1, 1), (-2, 1)]
+def test_a_process_that_dies_is_a_message_before_others_are_done(tmp_path: Path) -> None:
+    job, items = ToyJob(folder=tmp_path, nap=60), [(1, 1), (-2, 1)]
+    started = time.monotonic()
     with pytest.raises(LostError, match=r"process died .*; run the same command again"):
         list(run_each(job, items, workers=2, progress=Silent()))
+    assert time.monotonic() - started < 50
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_processes_end_with_the_command_that_started_them(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("everybody", [False, True])
+def test_processes_end_with_the_command_that_started_them(
+    tmp_path: Path, number: int, everybody: bool
+) -> None:
     code = (
         "import sys, pathlib\n"
         "from toy_work import ToyJob\n"
         "from geohsal.workflows.engine import run_each\n"
         "from geohsal.workflows.progress import Silent\n"
-        "job = ToyJob(folder=pathlib.Path(sys.argv[1]))\n"
-        "list(run_each(job, [(60, 1)] * 4, workers=2, progress=Silent()))\n"
+        "job = ToyJob(folder=pathlib.Path(sys.argv[1]), nap=60)\n"
+        "list(run_each(job, [(1, 1), (2, 1), (3, 1)], workers=2, progress=Silent()))\n"
     )
-    environ = os.environ | {"PYTHONPATH": str(Path(toy_work.__file__).parent)}
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environ) as command:
-        note = tmp_path / "60"
-        within(30, lambda: note.exists() and note.read_text("utf-8"))
-        worker = Path(f"/proc/{note.read_text('utf-8')}")
-        assert worker.exists()
-        command.send_signal(number)
+    command = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(Path(toy_work.__file__).parent)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        within(30, lambda: sum(path.stat().st_size > 0 for path in tmp_path.iterdir()) == 2)
+        workers = [path.read_text("utf-8") for path in tmp_path.iterdir()]
+        assert not any(map(ended, workers))
+        (os.killpg if everybody else os.kill)(command.pid, number)
+        command.wait(timeout=20)
+        within(20, lambda: all(map(ended, workers)))
+        assert len(list(tmp_path.iterdir())) == 2
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
         command.wait()
-        within(5, lambda: not worker.exists())
+
+
+def ended(process: str) -> bool:
+    """Whether a process is gone, or waits for one that asks after its end."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text("utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
 
 
 def within(seconds: float, holds: Callable[[], object]) -> None:

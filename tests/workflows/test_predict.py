@@ -29,7 +29,7 @@ from geohsal.io.run import Run
 from geohsal.training.model_io import load_model
 from geohsal.workflows import predict as steps
 from geohsal.workflows import predict_parts, predict_work
-from geohsal.workflows.engine import Chunk, Work, run_plan
+from geohsal.workflows.engine import Chunk, Work, run_each, run_plan
 from geohsal.workflows.predict import outside, predict
 from geohsal.workflows.predict_merge import MapMerge
 from geohsal.workflows.predict_parts import plan_maps
@@ -286,6 +286,29 @@ def test_addresses_stay_as_they_are(asked: Asked) -> None:
         ("b", "https://host/folder/b.tif"),
         ("a", "a.tif"),
     ]
+
+
+def test_rasters_that_shares_have_judged_are_written_together_and_first(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = tmp_path / "three.tif"
+    shutil.copyfile(asked.rasters[1], third)
+    rasters, out = [*asked.rasters, third], tmp_path / "maps"
+    predict(None, rasters[1:], out=out, model=asked.model, shard="0/1")
+    groups: list[list[str]] = []
+
+    def watched(job: Any, items: Any, **options: Any) -> Any:
+        groups.append([item.name for item, _ in items])
+        return run_each(job, items, **options)
+
+    monkeypatch.setattr(steps, "run_each", watched)
+    monkeypatch.setattr(predict_parts, "GROUP_CHUNKS", 1)
+    summary = predict(None, rasters, out=out, model=asked.model)
+    assert groups == [["two", "three"], ["one"]]
+    assert summary.written == tuple(summary.class_pixels) == ("one", "two", "three")
+    assert {
+        name: hash_ for name, hash_ in hashes(out).items() if "three" not in name
+    } == asked.whole
 
 
 def test_a_process_that_writes_maps_loads_no_torch(asked: Asked, tmp_path: Path) -> None:
