@@ -127,18 +127,27 @@ def find_chromium() -> str | None:
 
 def browse(page: Path, *options: str, profile: Path, budget_ms: int = 6000) -> str:
     """What headless Chromium prints of a page, with every name of the network made unknown."""
+    budget = f"--virtual-time-budget={budget_ms}"
+    return chromium(page, "--hide-scrollbars", budget, *options, profile=profile)[0]
+
+
+def chromium(page: Path, *options: str, profile: Path) -> tuple[str, str]:
+    """What headless Chromium prints of a page, and what it says to its log."""
     browser = find_chromium()
     assert browser
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--no-first-run", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={profile}", f"--virtual-time-budget={budget_ms}", *options,
-            page.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    return done.stdout
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
+        *options, page.as_uri(),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+        printed, said = done.stdout, done.stderr
+    except subprocess.TimeoutExpired as hung:
+        printed, said = hung.stdout or b"", hung.stderr or b""
+        if not printed.endswith(b"</html>\n"):  # else all is printed, and it only did not end
+            raise
+    return printed.decode(), said.decode()
 
 
 def with_script(page: Path, script: str, out: Path) -> Path:

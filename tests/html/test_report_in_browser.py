@@ -1,12 +1,11 @@
 """The report in a real browser without a network: nothing is loaded, layers switch, phones fit."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page_factory import browse, find_chromium, shown, with_script
+from page_factory import browse, chromium, find_chromium, shown, with_script
 from PIL import Image
 from report_factory import make_full_run, make_run
 
@@ -56,18 +55,8 @@ def told(page: Path, script: str, tmp_path: Path) -> dict[str, Any]:
 
 def said_to_the_console(page: Path, tmp_path: Path) -> bool:
     """Whether a page, as it is, makes the browser's console say anything."""
-    browser = find_chromium()
-    assert browser
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'console'}", "--virtual-time-budget=4000", "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    return ":CONSOLE" in done.stderr
+    options = ("--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom")
+    return ":CONSOLE" in chromium(page, *options, profile=tmp_path / "console")[1]
 
 
 def test_it_loads_nothing_but_itself_and_says_nothing_to_the_console(
