@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,14 +206,14 @@ def _run_in_processes(
     work: Work, folder: Path, chunks: Iterator[Chunk], *, workers: int, progress: Progress
 ) -> None:
     with _pool(workers, _start, work, folder) as pool:
-        waiting = {pool.submit(_run, chunk) for chunk in islice(chunks, _AHEAD * workers)}
+        waiting = {_given(pool, _run, chunk) for chunk in islice(chunks, _AHEAD * workers)}
         _look_at_all(pool)
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 progress.advance(future.result())
             free = _AHEAD * workers - len(waiting)
-            waiting |= {pool.submit(_run, chunk) for chunk in islice(chunks, free)}
+            waiting |= {_given(pool, _run, chunk) for chunk in islice(chunks, free)}
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def _pool(
     )
     try:
         yield pool
-    except (BrokenProcessPool, BrokenPipeError):  # the latter where one dies as it is started
+    except BrokenProcessPool:
         raise LostError(
             "a worker process died (out of memory?); run the same command again to go on, with "
             "fewer --workers"
@@ -244,6 +244,20 @@ def _pool(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _given(
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item
+) -> Future[Result]:
+    """What comes of an item.
+
+    Raises:
+        BrokenProcessPool: a process died, as it was started perhaps.
+    """
+    try:
+        return pool.submit(function, item)
+    except BrokenPipeError:
+        raise BrokenProcessPool from None
 
 
 def _look_at_all(pool: ProcessPoolExecutor) -> None:
@@ -310,14 +324,14 @@ def run_each(
         return
     with _pool(workers, _start_job, job) as pool:
         todo = iter(items)
-        waiting = {pool.submit(_run_job, one[0]): one for one in islice(todo, workers)}
+        waiting = {_given(pool, _run_job, one[0]): one for one in islice(todo, workers)}
         _look_at_all(pool)
         while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 item, size = waiting.pop(future)
                 yield item, future.result()
                 progress.advance(size)
-                waiting |= {pool.submit(_run_job, one[0]): one for one in islice(todo, 1)}
+                waiting |= {_given(pool, _run_job, one[0]): one for one in islice(todo, 1)}
 
 
 class _Told:
