@@ -48,7 +48,7 @@ STAGES = (
     Stage("answer", ("answer", "{run}", "{run}/round_000/queries_r000.gpkg", "-o",
                      "{home}/reviewed.gpkg")),
     Stage("ingest", ("ingest", "{run}", "{home}/reviewed.gpkg")),
-    Stage("predict", ("predict", "{run}", "-o", "{home}/maps")),
+    Stage("predict", ("predict", "{run}", "-o", "{home}/maps", "--workers", "2")),
     Stage("export", ("export", "{run}", "-o", "{home}/map.gpkg", "--what", "final")),
 )  # fmt: skip
 

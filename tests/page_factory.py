@@ -132,22 +132,26 @@ def browse(page: Path, *options: str, profile: Path, budget_ms: int = 6000) -> s
 
 
 def chromium(page: Path, *options: str, profile: Path) -> tuple[str, str]:
-    """What headless Chromium prints of a page, and what it says to its log."""
+    """What headless Chromium prints of a page, and what it says to its log.
+
+    Now and then it prints all and does not end: it is asked once more, with a new profile.
+    """
     browser = find_chromium()
     assert browser
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
-        *options, page.as_uri(),
+        "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND", *options,
     ]  # fmt: skip
+
+    def ask(folder: Path) -> tuple[str, str]:
+        whole = [*command, f"--user-data-dir={folder}", page.as_uri()]
+        done = subprocess.run(whole, capture_output=True, timeout=120, check=True)
+        return done.stdout.decode(), done.stderr.decode()
+
     try:
-        done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-        printed, said = done.stdout, done.stderr
-    except subprocess.TimeoutExpired as hung:
-        printed, said = hung.stdout or b"", hung.stderr or b""
-        if not printed.endswith(b"</html>\n"):  # else all is printed, and it only did not end
-            raise
-    return printed.decode(), said.decode()
+        return ask(profile)
+    except subprocess.TimeoutExpired:
+        return ask(profile.with_name(f"{profile.name}_again"))
 
 
 def with_script(page: Path, script: str, out: Path) -> Path:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from geohsal.errors import RasterError
 from geohsal.io.plan import Plan, SceneUnits, make_plan
-from geohsal.workflows.engine import Chunk, Tell
+from geohsal.workflows.engine import Chunk
+from geohsal.workflows.pool import Tell
+from geohsal.workflows.progress import Silent
 
 
 def toy_plan(
@@ -71,10 +73,14 @@ class ToyWorker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyJob:
-    """Doubles numbers in `nap` seconds, and notes who did; the negative ones have accidents."""
+    """Doubles numbers in `nap` seconds, and notes who did; the negative ones have accidents.
+
+    `ballast` makes the start of a process last until it reads: a pipe holds 64 KiB.
+    """
 
     folder: Path
     nap: float = 0.0
+    ballast: bytes = b""
 
     def __call__(self, number: int, tell: Tell) -> int:
         tell()
@@ -86,3 +92,17 @@ class ToyJob:
         time.sleep(self.nap)
         tell()
         return 2 * number
+
+
+class Counting(Silent):
+    """Keeps what was begun, and how many units were told of."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, int]] = []
+        self.units = 0
+
+    def start(self, label: str, total: int) -> None:
+        self.said.append((label, total))
+
+    def advance(self, amount: int = 1) -> None:
+        self.units += amount

@@ -9,7 +9,8 @@ from typing import Any
 
 import geohsal.errors
 from geohsal.errors import GeohsalError, LostError, RequestError
-from geohsal.workflows.engine import Chunk, Work, Worker, one_thread, run_chunk
+from geohsal.workflows.engine import Chunk, Work, Worker, run_chunk
+from geohsal.workflows.pool import one_thread
 from geohsal.workflows.progress import Progress
 
 RETRIES = 3

@@ -30,8 +30,9 @@ from geohsal.io.plan import Plan
 from geohsal.io.raster import open_scene
 from geohsal.training.model_io import Model, load_model
 from geohsal.workflows.context import RunContext, open_context, pick_device
-from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_each, run_plan
+from geohsal.workflows.engine import Engine, Shard, missing, parse_shard, run_plan
 from geohsal.workflows.outlooks import PredictOutlook
+from geohsal.workflows.pool import run_each
 from geohsal.workflows.predict_merge import MapJob, MapMerge
 from geohsal.workflows.predict_parts import (
     MapShare,

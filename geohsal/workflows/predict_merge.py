@@ -10,7 +10,8 @@ from geohsal.errors import GeohsalError, RasterError
 from geohsal.geo.scene import Scene
 from geohsal.io.parts import part_path, read_part
 from geohsal.io.plan import Plan
-from geohsal.workflows.engine import Tell, chunk_of, read_one
+from geohsal.workflows.engine import chunk_of, read_one
+from geohsal.workflows.pool import Tell
 from geohsal.workflows.predict_write import MapFolder, Windowed
 from geohsal.workflows.stages import StageFolder
 

@@ -27,7 +27,8 @@ from geohsal.training.model_io import load_model
 from geohsal.workflows.asked import blocked_pixels, unchanged
 from geohsal.workflows.chunk_parts import SceneParts
 from geohsal.workflows.context import RunContext
-from geohsal.workflows.engine import require_parts, run_each
+from geohsal.workflows.engine import require_parts
+from geohsal.workflows.pool import run_each
 from geohsal.workflows.progress import Progress
 from geohsal.workflows.query_parts import kept_path, read_kept
 from geohsal.workflows.query_score import Scores

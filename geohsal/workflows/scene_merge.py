@@ -23,8 +23,8 @@ from geohsal.training.maps import finish_maps, pool_mask
 from geohsal.workflows.asked import Blocked
 from geohsal.workflows.chunk_parts import ChunkSums, SceneParts
 from geohsal.workflows.context import RunContext
-from geohsal.workflows.engine import Tell
 from geohsal.workflows.map_writer import open_maps
+from geohsal.workflows.pool import Tell
 from geohsal.workflows.query_parts import ScenePart, kept_path, write_kept
 from geohsal.workflows.region_units import atoms_of, layout_of
 from geohsal.workflows.round_rasters import write_view

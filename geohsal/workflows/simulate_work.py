@@ -12,7 +12,7 @@ import torch
 
 from geohsal.errors import GeohsalError
 from geohsal.io.atomic import write_text
-from geohsal.workflows.engine import end_with_parent
+from geohsal.workflows.pool import end_with_parent
 from geohsal.workflows.progress import Progress, Silent
 from geohsal.workflows.simulate_cell import Study, run_task
 from geohsal.workflows.simulate_plan import Task, with_starts

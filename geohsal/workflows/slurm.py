@@ -1,8 +1,9 @@
 """Slurm's commands: submit a text, look at the queue, cancel; nothing else asks Slurm anything."""
 
+import os
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,11 @@ def sbatch(script: Path, *, after: str | None = None, comment: str | None = None
     options = [f"--dependency=afterok:{after}"] if after else []
     options += [f"--comment={comment}"] if comment else []
     command = ["sbatch", "--parsable", *options, str(script)]
+    # a job inherits all; Slurm sets this one in a restarted job only, from which this may be
+    inherited = {key: value for key, value in os.environ.items() if key != "SLURM_RESTART_COUNT"}
     named = f" for comment {comment} with" if comment else ""
     advice = f"the job may be in the queue all the same; look{named}: squeue --me -o '%i %k'"
-    said = _run(command, timeout_s=SBATCH_TIMEOUT_S, unanswered=advice)
+    said = _run(command, timeout_s=SBATCH_TIMEOUT_S, unanswered=advice, env=inherited)
     return said.strip().splitlines()[-1].partition(";")[0]  # id;cluster where there are several
 
 
@@ -94,11 +97,17 @@ def scancel(job_ids: Sequence[str]) -> None:
 
 
 def _run(
-    command: Sequence[str], *, timeout_s: float | None = None, unanswered: str = "try again"
+    command: Sequence[str],
+    *,
+    timeout_s: float | None = None,
+    unanswered: str = "try again",
+    env: Mapping[str, str] | None = None,
 ) -> str:
     program, limit = command[0], TIMEOUT_S if timeout_s is None else timeout_s
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit, check=False, env=env
+        )
     except FileNotFoundError:
         raise SlurmError(
             f"{program}: not found; submit on a machine with Slurm's commands (a login node), or "

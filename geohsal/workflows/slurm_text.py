@@ -78,6 +78,7 @@ export MASTER_ADDR MASTER_PORT
 _AGREE = """\
 # A task that leaves takes the others with it, and srun leaves with the highest code: that of those
 # it ended. The first whose code no other start would change says so in this file.
+rm -f {logs}/{name}-"$SLURM_JOB_ID"-*.code  # of a start that was killed
 export GEOHSAL_FINAL_CODE_FILE={logs}/{name}-"$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}".code
 """
 

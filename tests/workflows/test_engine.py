@@ -1,25 +1,15 @@
 """Engines: the same parts whoever does the work, and nothing lost with a process."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-import toy_work
-from toy_work import ToyJob, ToyWork, toy_plan
+from toy_work import Counting, ToyWork, toy_plan
 
 from geohsal.errors import LostError, PartsMissingError, RasterError, RequestError
 from geohsal.io.parts import part_path, read_part, write_part
 from geohsal.io.plan import freeze_plan
 from geohsal.io.run import Run
-from geohsal.workflows import engine
 from geohsal.workflows.engine import (
     Engine,
     Shard,
@@ -29,7 +19,6 @@ from geohsal.workflows.engine import (
     parse_shard,
     read_parts,
     run_chunk,
-    run_each,
     run_plan,
 )
 from geohsal.workflows.progress import Silent
@@ -53,18 +42,6 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
     """The parts of an undisturbed run in this process."""
     assert run(tmp_path / "whole") == 6
     return content(tmp_path / "whole")
-
-
-class Counting(Silent):
-    def __init__(self) -> None:
-        self.said: list[tuple[str, int]] = []
-        self.units = 0
-
-    def start(self, label: str, total: int) -> None:
-        self.said.append((label, total))
-
-    def advance(self, amount: int = 1) -> None:
-        self.units += amount
 
 
 def test_two_processes_give_the_same_parts(tmp_path: Path, whole: dict[str, bytes]) -> None:
@@ -129,97 +106,6 @@ def test_an_error_of_a_chunk_arrives_as_it_is(tmp_path: Path, workers: int) -> N
 def test_work_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     with pytest.raises(RasterError, match="no model here"):
         run(tmp_path / "parts", ToyWork(accident="shut"), workers=2)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 9])
-def test_each_item_is_done_once_and_all_units_are_told(tmp_path: Path, workers: int) -> None:
-    progress, items = Counting(), [(3, 2), (1, 2), (2, 4)]
-    done = dict(run_each(ToyJob(folder=tmp_path), items, workers=workers, progress=progress))
-    assert done == {3: 6, 1: 2, 2: 4}
-    assert progress.units == 8
-    processes = {path.read_text("utf-8") for path in tmp_path.iterdir()}
-    assert (str(os.getpid()) in processes) == (workers == 1)
-
-
-def test_no_more_processes_are_started_than_there_are_items(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    class Pool(ProcessPoolExecutor):
-        def __init__(self, workers: int, **options: Any) -> None:
-            asked.append(workers)
-            super().__init__(workers, **options)
-
-    monkeypatch.setattr(engine, "ProcessPoolExecutor", Pool)
-    job, items = ToyJob(folder=tmp_path), [(1, 1), (2, 1)]
-    assert len(list(run_each(job, items, workers=9, progress=Silent()))) == 2
-    assert asked == [2]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_after_an_error_no_other_item_is_begun(tmp_path: Path, workers: int) -> None:
-    items = [(-1, 1), *((number, 1) for number in range(9))]
-    with pytest.raises(RasterError, match="minus one"):
-        list(run_each(ToyJob(folder=tmp_path, nap=1), items, workers=workers, progress=Silent()))
-    assert len(list(tmp_path.iterdir())) < workers
-
-
-def test_a_process_that_dies_is_a_message_before_others_are_done(tmp_path: Path) -> None:
-    job, items = ToyJob(folder=tmp_path, nap=60), [(1, 1), (-2, 1)]
-    started = time.monotonic()
-    with pytest.raises(LostError, match=r"process died .*; run the same command again"):
-        list(run_each(job, items, workers=2, progress=Silent()))
-    assert time.monotonic() - started < 50
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("everybody", [False, True])
-def test_processes_end_with_the_command_that_started_them(
-    tmp_path: Path, number: int, everybody: bool
-) -> None:
-    code = (
-        "import sys, pathlib\n"
-        "from toy_work import ToyJob\n"
-        "from geohsal.workflows.engine import run_each\n"
-        "from geohsal.workflows.progress import Silent\n"
-        "job = ToyJob(folder=pathlib.Path(sys.argv[1]), nap=60)\n"
-        "list(run_each(job, [(1, 1), (2, 1), (3, 1)], workers=2, progress=Silent()))\n"
-    )
-    command = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(Path(toy_work.__file__).parent)},
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        within(30, lambda: sum(path.stat().st_size > 0 for path in tmp_path.iterdir()) == 2)
-        workers = [path.read_text("utf-8") for path in tmp_path.iterdir()]
-        assert not any(map(ended, workers))
-        (os.killpg if everybody else os.kill)(command.pid, number)
-        command.wait(timeout=20)
-        within(20, lambda: all(map(ended, workers)))
-        assert len(list(tmp_path.iterdir())) == 2
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(command.pid, signal.SIGKILL)
-        command.wait()
-
-
-def ended(process: str) -> bool:
-    """Whether a process is gone, or waits for one that asks after its end."""
-    try:
-        status = Path(f"/proc/{process}/stat").read_text("utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return status.rpartition(")")[2].split()[0] == "Z"
-
-
-def within(seconds: float, holds: Callable[[], object]) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_parts_are_read_in_plan_order(tmp_path: Path, whole: dict[str, bytes]) -> None:

@@ -29,7 +29,8 @@ from geohsal.io.run import Run
 from geohsal.training.model_io import load_model
 from geohsal.workflows import predict as steps
 from geohsal.workflows import predict_parts, predict_work
-from geohsal.workflows.engine import Chunk, Work, run_each, run_plan
+from geohsal.workflows.engine import Chunk, Work, run_plan
+from geohsal.workflows.pool import run_each
 from geohsal.workflows.predict import outside, predict
 from geohsal.workflows.predict_merge import MapMerge
 from geohsal.workflows.predict_parts import plan_maps

@@ -21,6 +21,15 @@ def test_ids_come_without_the_cluster_and_after_warnings(fake: FakeSlurm) -> Non
     assert fake.calls("sbatch") == ["sbatch --parsable --dependency=afterok:76 a b.sbatch"]
 
 
+def test_a_job_inherits_all_but_the_restarts_of_the_job_that_submits_it(
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    monkeypatch.setenv("OWN", "4")
+    fake.says("sbatch", 'echo "${SLURM_RESTART_COUNT:-none}$OWN"')
+    assert sbatch(Path("a.sbatch")) == "none4"
+
+
 def test_the_queue_is_counted_by_state(fake: FakeSlurm) -> None:
     lines = ["7|RUNNING|None", "7|PENDING|Resources", "7|PENDING|None", "8|COMPLETED|None"]
     fake.says("squeue", "\n".join(f"echo '{line}'" for line in lines))

@@ -145,13 +145,14 @@ def test_of_several_tasks_the_first_whose_code_is_final_decides(
     node.has("srun", f"{say}exit {code}")
     logs = node.folder / "50% of 'a run'"
     logs.mkdir()
-    earlier = logs / "train-7-0.code"  # of a start whose node was lost
-    earlier.write_text("4", "utf-8")
+    (logs / "train-7-0.code").write_text("4", "utf-8")  # of a start whose node was lost
+    other = logs / "train-70-0.code"
+    other.write_text("4", "utf-8")
     job = replace(JOB, name="train", array=0, meet=True, setup=(), logs=logs)
     found, said = node.ran(job_text(job), restarts=1)
     assert found == ended
     assert ("requeue 7" in node.noted()) == requeued == ("requeued" in said)
-    assert list(logs.iterdir()) == [earlier]
+    assert list(logs.iterdir()) == [other]
 
 
 def test_other_jobs_say_nothing_in_the_file_of_one_that_submitted_them(node: Node) -> None:
