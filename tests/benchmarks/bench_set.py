@@ -5,14 +5,17 @@
 SET is synthetic, zion, dubai or dubai_cpu; DATA the folder of the real scenes (not read for
 synthetic). The same command goes on where it stopped. Rows join those of the set in
 tests/benchmarks/results/<SET>.csv, or in --results: a row of the same cell, seed and round is
-replaced, others stay (delete the file to begin anew). Pictures are replaced where no others stay.
+replaced, others stay (delete the file to begin anew). Picture and figures are of all rows then.
 """
 
 import argparse
 import csv
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 from lite0_weights import fetch
@@ -24,6 +27,9 @@ from geohsal.io.atomic import replacing
 from geohsal.workflows.landscape import write_landscape
 from geohsal.workflows.progress import Lines
 from geohsal.workflows.simulate import simulate
+from geohsal.workflows.simulate_picture import draw_curves
+from geohsal.workflows.simulate_rows import Row
+from geohsal.workflows.simulate_summary import summary_lines, summary_of
 
 
 def _synthetic(data: Path, folder: Path) -> Path:
@@ -56,12 +62,21 @@ SETS: dict[str, tuple[str, Writer]] = {
 PRETRAINED = {"dubai_cpu"}
 """Sets whose encoder begins with the weights of `lite0_weights`, fetched into DIR."""
 
+_TYPES: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    int | None: int,
+    float | None: float,
+}
+"""How a field of a row is read."""
+
 KEYS = ("dataset", "method", "strategy", "seed", "round")
 """What tells rows apart, and what they are sorted by."""
 
 
-def merge_rows(new: Path, into: Path) -> bool:
-    """Put the rows of one table into another, by `KEYS`; whether all rows are the new ones.
+def merge_rows(new: Path, into: Path) -> None:
+    """Put the rows of one table into another, by `KEYS`.
 
     Columns that only one table has are kept and left empty in the rows of the other.
     """
@@ -72,7 +87,39 @@ def merge_rows(new: Path, into: Path) -> bool:
         writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows[place] for place in sorted(rows))
-    return len(rows) == len(_read(new))
+
+
+def published(table: Path) -> list[Row]:
+    """The rows of a table in the tree."""
+    return [_row(record) for record in _read(table)]
+
+
+def _row(record: Mapping[str, str]) -> Row:
+    """One row of a table, in which an empty field is None."""
+    own = {name: value or None for name, value in record.items()}
+    values: dict[str, Any] = {
+        field.name: _TYPES[field.type](own[field.name]) if own[field.name] else None
+        for field in fields(Row)
+        if field.name != "iou"
+    }
+    iou = {name: value for name, value in own.items() if name.startswith("iou_")}
+    return Row(
+        **values,
+        iou={name[4:]: None if value is None else float(value) for name, value in iou.items()},
+    )
+
+
+def show(results: Path, name: str) -> None:
+    """Draw the curves of all rows of a set, and print their figures."""
+    rows = published(results / f"{name}.csv")
+    with tempfile.TemporaryDirectory() as folder:
+        for picture in draw_curves(rows, Path(folder)):
+            if picture.name == "curves.png":
+                shutil.copyfile(picture, results / f"curves_{name}.png")
+    rounds = 1 + max(row.round for row in rows)
+    print(
+        *summary_lines(summary_of(rows, rounds=rounds, seeds=[row.seed for row in rows])), sep="\n"
+    )
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -116,14 +163,11 @@ def main() -> None:
         progress=Lines(lambda text: click.echo(text, err=True)),
     )
     options.results.mkdir(parents=True, exist_ok=True)
-    whole = merge_rows(summary.results, options.results / f"{options.set}.csv")
+    merge_rows(summary.results, options.results / f"{options.set}.csv")
     diagnostics = summary.results.with_name("diagnostics.csv")
     if diagnostics.exists():
         merge_rows(diagnostics, options.results / f"diagnostics_{options.set}.csv")
-    for picture in summary.pictures:
-        if whole and picture.suffix == ".png":
-            shutil.copyfile(picture, options.results / f"{picture.stem}_{options.set}.png")
-    print("\n".join(summary.lines))
+    show(options.results, options.set)
 
 
 if __name__ == "__main__":  # workers import this file
