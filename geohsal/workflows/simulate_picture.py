@@ -125,8 +125,10 @@ def _figure(
             axis.set_ylim(0, max(axis.get_ylim()[1], 0.1))
         axis.grid(color="#e5e5e5", linewidth=0.8)
         axis.spines[["top", "right"]].set_visible(False)
-    seeds = len({seed for curves in groups.values() for seed in curves})
-    figure.suptitle(f"{title} (mean and range of {seeds} seeds)" if seeds > 1 else title)
+    seeds = sorted({len(curves) for curves in groups.values()})
+    counted = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+    several = f"{title} (mean and range of {counted} seeds)"
+    figure.suptitle(several if seeds[-1] > 1 else title)
     figure.legend(
         handles=_handles(styles, full), loc="outside right upper", frameon=False, fontsize=9
     )

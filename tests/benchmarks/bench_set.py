@@ -117,9 +117,8 @@ def show(results: Path, name: str) -> None:
             if picture.name == "curves.png":
                 shutil.copyfile(picture, results / f"curves_{name}.png")
     rounds = 1 + max(row.round for row in rows)
-    print(
-        *summary_lines(summary_of(rows, rounds=rounds, seeds=[row.seed for row in rows])), sep="\n"
-    )
+    summary = summary_of(rows, rounds=rounds, seeds=[row.seed for row in rows])
+    print(*summary_lines(summary), sep="\n")
 
 
 def _read(path: Path) -> list[dict[str, str]]:
