@@ -31,10 +31,15 @@ TEMPORARY = re.compile(r"(^|/)\.(?!gitignore)|\.part|\.draft|-wal$|-shm$|-journa
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One command of the chain; `{home}` stands for its folder, `{scenes}` for the manifest's."""
+    """One command of the chain; `{home}` stands for its folder, `{scenes}` for the manifest's.
+
+    One with `processes` has others write for it, whose changes nobody counts: it is killed at
+    times alone.
+    """
 
     name: str
     arguments: tuple[str, ...]
+    processes: bool = False
 
     def argv(self, home: Path, scenes: Path) -> list[str]:
         return [item.format(run=home / "run", home=home, scenes=scenes) for item in self.arguments]
@@ -48,7 +53,9 @@ STAGES = (
     Stage("answer", ("answer", "{run}", "{run}/round_000/queries_r000.gpkg", "-o",
                      "{home}/reviewed.gpkg")),
     Stage("ingest", ("ingest", "{run}", "{home}/reviewed.gpkg")),
-    Stage("predict", ("predict", "{run}", "-o", "{home}/maps", "--workers", "2")),
+    Stage("predict", ("predict", "{run}", "-o", "{home}/maps")),
+    Stage("predict_by_two", ("predict", "{run}", "-o", "{home}/maps2", "--workers", "2"),
+          processes=True),
     Stage("export", ("export", "{run}", "-o", "{home}/map.gpkg", "--what", "final")),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from geohsal.errors import PartsMissingError, RequestError
 from geohsal.io.parts import SUFFIX, Part, is_whole, part_path, read_part, write_part
 from geohsal.io.plan import Plan
-from geohsal.workflows.pool import given, look_at_all, one_thread, worker_pool
+from geohsal.workflows.pool import look_at_all, one_thread, submit, worker_pool
 from geohsal.workflows.progress import Progress
 
 Item = TypeVar("Item")
@@ -200,14 +200,14 @@ def _run_in_processes(
     work: Work, folder: Path, chunks: Iterator[Chunk], *, workers: int, progress: Progress
 ) -> None:
     with worker_pool(workers, _start, work, folder) as pool:
-        waiting = {given(pool, _run, chunk) for chunk in islice(chunks, _AHEAD * workers)}
+        waiting = {submit(pool, _run, chunk) for chunk in islice(chunks, _AHEAD * workers)}
         look_at_all(pool)
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 progress.advance(future.result())
             free = _AHEAD * workers - len(waiting)
-            waiting |= {given(pool, _run, chunk) for chunk in islice(chunks, free)}
+            waiting |= {submit(pool, _run, chunk) for chunk in islice(chunks, free)}
 
 
 _process: tuple[Worker, Path] | Exception | None = None

@@ -49,10 +49,10 @@ def worker_pool(
         pool.shutdown(cancel_futures=True)
 
 
-def given(
+def submit(
     pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item
 ) -> Future[Result]:
-    """What comes of an item.
+    """Have the pool do an item.
 
     Raises:
         BrokenProcessPool: a process died, as it was started perhaps.
@@ -68,7 +68,7 @@ def look_at_all(pool: ProcessPoolExecutor) -> None:
 
     It looks after a process from the first submission or result that comes when it is started.
     """
-    pool.submit(int)
+    submit(pool, int, 0)
 
 
 def _begin(start: Callable[..., None], arguments: Sequence[object]) -> None:
@@ -127,14 +127,14 @@ def run_each(
         return
     with worker_pool(workers, _start_job, job) as pool:
         todo = iter(items)
-        waiting = {given(pool, _run_job, one[0]): one for one in islice(todo, workers)}
+        waiting = {submit(pool, _run_job, one[0]): one for one in islice(todo, workers)}
         look_at_all(pool)
         while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 item, size = waiting.pop(future)
                 yield item, future.result()
                 progress.advance(size)
-                waiting |= {given(pool, _run_job, one[0]): one for one in islice(todo, 1)}
+                waiting |= {submit(pool, _run_job, one[0]): one for one in islice(todo, 1)}
 
 
 class _Told:

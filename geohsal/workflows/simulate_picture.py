@@ -111,7 +111,7 @@ def _figure(
     )
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
-    styles = _styles(list(groups))
+    styles = _styles({key: len(curves) for key, curves in groups.items()})
     for number, axis in enumerate(axes.flat):
         if number >= len(panels):
             axis.set_axis_off()
@@ -135,20 +135,22 @@ def _figure(
     return figure
 
 
-def _styles(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], _Style]:
-    """The own method with its own strategy first; others by name."""
+def _styles(seeds: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], _Style]:
+    """The own method with its own strategy first; others by name, with seeds where they differ."""
     own = sorted(
-        (key for key in keys if key[0] != FOREST),
+        (key for key in seeds if key[0] != FOREST),
         key=lambda key: (key != (OURS, PLAR), key[0] != OURS, key),
     )
     places = {key: number for number, key in enumerate(own)}
     methods = {method for method, _ in own}
     styles = {}
-    for method, strategy in [*own, *(key for key in keys if key[0] == FOREST)]:
+    for method, strategy in [*own, *(key for key in seeds if key[0] == FOREST)]:
         place = places.get((OURS if method == FOREST else method, strategy), len(own))
         words = strategy if len(methods) == 1 else f"{method}, {strategy}"
+        words = f"forest on {strategy}'s labels" if method == FOREST else words
+        count = f" ({seeds[method, strategy]} seeds)" if len({*seeds.values()}) > 1 else ""
         styles[method, strategy] = _Style(
-            label=f"forest on {strategy}'s labels" if method == FOREST else words,
+            label=words + count,
             colour=PALETTE[place % len(PALETTE)],
             marker=MARKERS[(place + place // len(PALETTE)) % len(MARKERS)],
             dashed=method == FOREST,

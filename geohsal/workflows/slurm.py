@@ -53,7 +53,7 @@ def sbatch(script: Path, *, after: str | None = None, comment: str | None = None
     options = [f"--dependency=afterok:{after}"] if after else []
     options += [f"--comment={comment}"] if comment else []
     command = ["sbatch", "--parsable", *options, str(script)]
-    # a job inherits all; Slurm sets this one in a restarted job only, from which this may be
+    # Slurm sets it only in restarted jobs; a job submitted from one would inherit its count
     inherited = {key: value for key, value in os.environ.items() if key != "SLURM_RESTART_COUNT"}
     named = f" for comment {comment} with" if comment else ""
     advice = f"the job may be in the queue all the same; look{named}: squeue --me -o '%i %k'"

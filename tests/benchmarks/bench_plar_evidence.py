@@ -6,10 +6,11 @@
 reads the last trained round of every run of geohsal on random questions in DIR, whose models were
 kept and whose scenes have truth. The network stays as it is; class statistics come from the regions
 that it learned from (`learned`), from those and the withheld ones (`all`, as geohsal does), from
-the withheld ones (`withheld`), or from as many cells drawn by lot from the truth of the pool, which
-neither network nor statistics had seen (`new`). Other pool pixels are judged, without gates and
-margins: the fifth that the error mask doubts most. Flips (Q's best class is not the teacher's)
-rank by their lead. One row per seed, source and part of the flips joins the results.
+the withheld ones (`withheld`), or from as many cells drawn by lot from the pool with their truth,
+whose labels neither had seen (`new`). Other pool pixels are judged, without gates, margins and class
+shares: the fifth that the error mask doubts most. Flips (Q's best class is not the teacher's) rank
+by their lead; `flip_share` is of all pool pixels judged. One row per seed, source and part of the
+flips is appended to --out.
 """
 
 import argparse
@@ -40,7 +41,7 @@ COLUMNS = (
     "flip_share", "right", "teacher_right",
 )  # fmt: skip
 DOUBTED = 0.2
-PARTS = {"all": 1.0, "top half": 0.5, "top tenth": 0.1}
+PARTS = {"every": 1.0, "top half": 0.5, "top tenth": 0.1}
 PIXELS = 40_000
 """Pool pixels that are judged, of each scene."""
 
@@ -194,7 +195,13 @@ def main() -> None:
     options = parser.parse_args()
     for run_dir in sorted(options.folder.glob("simulation/runs/*/geohsal/random")):
         context = open_context(run_dir)
-        trained = [index for index in range(99) if context.run.round(index).model_json.exists()]
+        trained = [
+            round_.index
+            for round_ in map(context.run.round, range(context.run.current.index + 1))
+            if round_.model_json.exists()
+        ]
+        if not trained:
+            raise SystemExit(f"{run_dir}: no model is kept; simulate with simulate.keep=models")
         seed, last = int(run_dir.parts[-3]), trained[-1]
         found = collect(context, last, read_truths(Run(path=run_dir), context.manifest), seed=seed)
         plar = replace(context.config.plar, rule="robust")

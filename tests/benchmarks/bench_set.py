@@ -117,7 +117,7 @@ def show(results: Path, name: str) -> None:
             if picture.name == "curves.png":
                 shutil.copyfile(picture, results / f"curves_{name}.png")
     rounds = 1 + max(row.round for row in rows)
-    summary = summary_of(rows, rounds=rounds, seeds=[row.seed for row in rows])
+    summary = summary_of(rows, rounds=rounds, seeds=[])
     print(*summary_lines(summary), sep="\n")
 
 

@@ -59,12 +59,12 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
 def moment(usual: Outcome, stage: Stage, number: int) -> dict[str, float]:
     """One moment in each part of the undisturbed run, by turns of its changes and of its time.
 
-    The last change is always among them.
+    The last change is always among them. Where other processes write, all moments are times.
     """
     part, by_time = divmod(number, 2)
     rng = np.random.default_rng([KILLED.index(stage), number])
     share = (part + rng.random()) / (KILLS // 2)
-    if by_time:
+    if by_time or stage.processes:
         return {"kill_after": share * usual.seconds}
     last = part == KILLS // 2 - 1
     return {"kill_before": usual.changes - 1 if last else int(share * usual.changes)}

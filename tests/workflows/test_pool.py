@@ -63,12 +63,18 @@ def test_a_process_that_dies_is_a_message_before_others_are_done(tmp_path: Path)
     assert time.monotonic() - started < 50
 
 
+@pytest.mark.parametrize("submission", [1, 2, 3])
 def test_a_process_that_dies_as_it_is_started_is_a_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, submission: int
 ) -> None:
     class Pool(ProcessPoolExecutor):
+        submissions = 0
+
         def submit(self, *arguments: Any, **options: Any) -> Any:
-            raise BrokenPipeError  # what the arguments are written to
+            self.submissions += 1
+            if self.submissions == submission:
+                raise BrokenPipeError  # what the arguments of a new process are written to
+            return super().submit(*arguments, **options)
 
     monkeypatch.setattr(pool, "ProcessPoolExecutor", Pool)
     with pytest.raises(LostError, match=r"process died .*; run the same command again"):
