@@ -7,10 +7,10 @@ reads the last trained round of every run of geohsal on random questions in DIR,
 kept and whose scenes have truth. The network stays as it is; class statistics come from the regions
 that it learned from (`learned`), from those and the withheld ones (`all`, as geohsal does), from
 the withheld ones (`withheld`), or from as many cells drawn by lot from the pool with their truth,
-whose labels neither had seen (`new`). Other pool pixels are judged, without gates, margins and class
-shares: the fifth that the error mask doubts most. Flips (Q's best class is not the teacher's) rank
-by their lead; `flip_share` is of all pool pixels judged. One row per seed, source and part of the
-flips is appended to --out.
+whose labels neither had seen (`new`). Other pool pixels are judged, without gates, margins and
+class shares: the fifth that the error mask doubts most. Flips (Q's best class is not the teacher's)
+rank by their lead; `flip_share` is of all pool pixels judged. One row per seed, source and part of
+the flips is appended to --out.
 """
 
 import argparse
