@@ -45,7 +45,7 @@ BEHAVIOURS = {
     trap 'echo told >>signals; exit 85' USR2
     touch ready-$restarts
     [ "$restarts" -ge 1 ] || { for i in $(seq 300); do sleep 0.1; done; exit 3; }""",
-    "cancelled": '[ "$1" != train ] || { touch ready-0; sleep 60; }',
+    "cancelled": '[ "$1" != train ] || { touch ready-0; sleep 600; }',
 }
 
 
