@@ -126,21 +126,22 @@ class PlarConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class PriorConfig:
-    """Class shares of the pool, which labels do not have (refine.priors).
+    """Class shares of the pool, which labels do not have (refine.priors), or even ones.
 
     They shift logits, and weigh the classes of PLAR under `plar.rule=robust`.
     """
 
-    source: Literal["answers", "em", "none"] = Field(
+    source: Literal["answers", "em", "uniform", "none"] = Field(
         default="answers",
-        description="what estimates the shares: answers, the answered regions within the classes "
+        description="where the shares come from: answers, the answered regions within the classes "
         "that the teacher had named (none before the first review); em, expectation maximisation "
-        "on the pool's probabilities; none switches the shift off",
+        "on the pool's probabilities; uniform, all classes alike from the first round on, for maps "
+        "in which a rare class counts as much as a common one (mIoU); none switches the shift off",
     )
     strength: Share = Field(
         default=0.5,
-        description="part of the log ratio of pool to taught shares that is added to the logits; "
-        "1 favours overall accuracy, 0 rare classes",
+        description="part of the log ratio of these to taught shares that is added to the logits; "
+        "towards 1, answers and em favour overall accuracy, uniform favours rare classes",
     )
     min_regions: Positive = Field(
         default=10, description="answers: answered regions needed before anything is shifted"

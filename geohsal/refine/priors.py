@@ -7,6 +7,10 @@ pool's shares are a post-stratified estimate: the strata are the classes that th
 when a round was queried, whose sizes are known exactly, and the sample are the answered regions.
 Questions go to hard regions, so within a stratum the shares lean towards what those hold; only with
 random questions are they unbiased.
+
+Even shares aim at another map: one that is right as often in every class, as mIoU counts. The same
+shift then takes the taught shares out of the logits (logit adjustment: Menon et al. 2021,
+arXiv 2007.07314, equation 9 with tau = strength).
 """
 
 from collections.abc import Sequence
@@ -73,6 +77,24 @@ def _post_stratified(found: AnsweredRound) -> _Array:
     of_stratum = trusted / trusted.sum(axis=1, keepdims=True)
     strata = found.predicted / max(1, int(found.predicted.sum()))
     return np.asarray(strata @ of_stratum, dtype=np.float64)
+
+
+def known_priors(
+    config: PriorConfig, rounds: Sequence[AnsweredRound], *, classes: int
+) -> PoolPriors:
+    """The shares that a source gives without a look at the pool, which em needs.
+
+    Args:
+        config: source, and how many answered regions it needs.
+        rounds: the answered ones.
+        classes: C.
+    """
+    if config.source == "answers":
+        return priors_from_answers(rounds, min_regions=config.min_regions)
+    reason = f"prior.source is {config.source}"
+    if config.source == "uniform":
+        return PoolPriors(share=np.full(classes, 1.0 / classes), source="uniform", reason=reason)
+    return PoolPriors(share=None, source="off", reason=reason)
 
 
 def priors_by_em(probabilities: _Array, taught: _Array) -> PoolPriors:

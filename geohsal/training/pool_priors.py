@@ -1,4 +1,4 @@
-"""The shift of the logits towards the pool's class shares, kept up to date while training.
+"""The shift of the logits towards the class shares of the pool, or even ones, while training.
 
 What a network was taught is measured where people have labelled. The student also learns shifted
 pseudo-labels, which moves it a little towards the pool by itself: one more reason for a strength
@@ -18,9 +18,9 @@ from geohsal.refine.priors import (
     FLOOR,
     AnsweredRound,
     PoolPriors,
+    known_priors,
     prior_shift,
     priors_by_em,
-    priors_from_answers,
 )
 from geohsal.refine.statistics import LabelledPixels
 
@@ -70,15 +70,13 @@ class PriorTracker:
     def _estimate(
         self, networks: InferenceNetworks, taught: NDArray[np.float64], present: NDArray[np.float64]
     ) -> PoolPriors:
-        if self.config.source == "answers":
-            return priors_from_answers(self.rounds, min_regions=self.config.min_regions)
         if self.config.source == "em":
             pool = self.look_at_pool(networks)
             if len(pool) == 0:
                 reason = "no valid train pixel in the windows that were drawn"
                 return PoolPriors(share=None, source="no evidence", reason=reason)
             return priors_by_em(unshifted(pool, present), taught)
-        return PoolPriors(share=None, source="off", reason="prior.source is none")
+        return known_priors(self.config, self.rounds, classes=len(taught))
 
     def log_share(self) -> NDArray[np.float64] | None:
         """[C] logarithms of the pool's class shares; None without evidence."""

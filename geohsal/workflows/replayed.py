@@ -15,8 +15,8 @@ from geohsal.refine.priors import (
     FLOOR,
     AnsweredRound,
     PoolPriors,
+    known_priors,
     prior_shift,
-    priors_from_answers,
 )
 from geohsal.refine.track_record import TrackRecord, join, record_of
 from geohsal.training.collect import collect_pixels
@@ -51,9 +51,7 @@ def track_record(
     config = context.config
     if config.plar.rule == "none":
         return join([])
-    priors = PoolPriors(share=None, source="off", reason="")
-    if config.prior.source == "answers":
-        priors = priors_from_answers(answered, min_regions=config.prior.min_regions)
+    priors = known_priors(config.prior, answered, classes=context.manifest.num_classes)
     asked = _asked_in(context)
     records = []
     for index in range(before):

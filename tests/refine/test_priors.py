@@ -11,6 +11,7 @@ from geohsal.refine.priors import (
     TRUST_REGIONS,
     AnsweredRound,
     PoolPriors,
+    known_priors,
     prior_shift,
     priors_by_em,
     priors_from_answers,
@@ -89,6 +90,39 @@ def test_a_class_without_labels_is_not_shifted() -> None:
     )
     assert shift[2] == 0
     assert shift[1] > 0 > shift[0]
+
+
+def test_even_shares_take_what_was_taught_out_of_the_logits() -> None:
+    taught, everything = np.array([0.90, 0.08, 0.02]), np.ones(3, dtype=np.bool_)
+    rng = np.random.default_rng(0)
+    likelihood = rng.random((50, 3))
+    posterior = np.log(likelihood * taught)
+    config = PriorConfig(source="uniform", strength=1.0)
+    even = known_priors(config, [], classes=3)
+    whole = prior_shift(even, taught, labelled=everything, config=config)
+    assert whole.sum() == pytest.approx(0)
+    # up to the floor of shares, that of a rare class first
+    assert whole == pytest.approx(np.log(1 / taught) - np.log(1 / taught).mean(), abs=0.2)
+    found = (posterior + whole).argmax(axis=1)
+    assert (found == likelihood.argmax(axis=1)).mean() > 0.8
+    assert (posterior.argmax(axis=1) == likelihood.argmax(axis=1)).mean() < 0.6
+
+
+def test_even_shares_leave_a_class_without_labels_alone() -> None:
+    taught = np.array([0.9, 0.1, 0.0])
+    labelled = np.array([True, True, False])
+    config = PriorConfig(source="uniform")
+    even = known_priors(config, [], classes=3)
+    shift = prior_shift(even, taught, labelled=labelled, config=config)
+    assert shift[2] == 0
+    assert shift[1] > 0 > shift[0]
+
+
+@pytest.mark.parametrize("source", ["none", "em"])
+def test_where_nothing_is_known_without_a_look_nothing_is_shifted(source: str) -> None:
+    config = PriorConfig(source=source)  # type: ignore[arg-type]
+    found = known_priors(config, [answered([9, 1], [[5, 0], [0, 5]], 20)], classes=2)
+    assert found.share is None
 
 
 def test_em_finds_the_shares_of_a_pool_that_only_its_shares_set_apart() -> None:

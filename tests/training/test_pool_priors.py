@@ -48,6 +48,24 @@ def test_no_answers_no_shift() -> None:
     assert tracker.log_share() is None
 
 
+def test_even_shares_need_no_answers_and_no_look_at_the_pool() -> None:
+    own = networks()
+    config = PriorConfig(source="uniform", strength=1.0)
+    tracker = PriorTracker(config=config, rounds=[], look_at_pool=never)
+    taught = np.array([0.6, 0.3, 0.1])
+    seen = tracker.update(own, labelled(np.tile(taught, (4, 1)), np.ones(4)))
+    assert tracker.shift[0] < tracker.shift[1] < tracker.shift[2]
+    np.testing.assert_allclose(own.prior_shift.numpy(), tracker.shift, rtol=1e-5)
+    np.testing.assert_allclose(seen.probabilities, 1 / CLASSES, atol=0.01)  # the floor of shares
+    # done again it stays, since what was taught is measured without the shift
+    before = tracker.shift
+    tracker.update(own, seen)
+    np.testing.assert_allclose(tracker.shift, before, atol=1e-6)
+    share = tracker.log_share()
+    assert share is not None
+    assert np.ptp(share) == 0  # refinement weighs all classes alike
+
+
 def test_the_shift_leads_from_what_was_taught_to_the_pool_and_moves_every_output() -> None:
     own = networks()
     rounds = [
