@@ -77,7 +77,7 @@ class RoundFit:
         checkpoint: Path,
         log: Path,
         request: str,
-        validate: Validate,
+        validate: Validate | None,
         stop: Stop,
         advance: Advance,
     ) -> FitResult:
@@ -88,7 +88,7 @@ class RoundFit:
             checkpoint: written after each part and some minutes; resumed from where it exists.
             log: JSON lines, one per part.
             request: identifies settings and labels; a checkpoint of another one is refused.
-            validate: mIoU of frozen networks on val labels, or None.
+            validate: mIoU of frozen networks on val labels; None where there are none.
             stop: whether this process was told to stop; asked after every step, around each refresh
                 and before each look of the final pass.
             advance: told of every step.
@@ -113,7 +113,7 @@ class RoundFit:
             class_names=self.data.class_names,
             class_pixels=self.data.class_pixels(),
             refresh=lambda frozen: self._state(tracker, tracker.update(frozen, self._look(frozen))),
-            validate=validate,
+            validate=self._validation(tracker, validate),
             told=boundary.told,
             request=request,
             ranks=self.ranks,
@@ -176,6 +176,22 @@ class RoundFit:
             guards=module.guard.warnings,
             best_val_miou=None if module.best_teacher is None else module.best_score,
         )
+
+    def _validation(self, tracker: PriorTracker, validate: Validate | None) -> Validate:
+        """Validation under the shift that a model saved here would get; training keeps its own."""
+
+        def check(frozen: InferenceNetworks) -> float | None:
+            if validate is None:
+                return None
+            present = frozen.prior_shift.clone()
+            if self.config.prior.source != "none":
+                tracker.update(frozen, self._look(frozen))
+            try:
+                return validate(frozen)
+            finally:
+                frozen.prior_shift.copy_(present)
+
+        return check
 
     # --- frozen passes, shared out among the processes ------------------------------------------
 

@@ -27,8 +27,8 @@ SEARCH_PX = 1024
 """Side of the windows in which labelled val pixels are looked for."""
 
 
-def validator(context: RunContext, device: torch.device, ranks: Ranks = ALONE) -> Validate:
-    """MIoU of frozen networks on the manifest's labels in val cores; None where there are none.
+def validator(context: RunContext, device: torch.device, ranks: Ranks = ALONE) -> Validate | None:
+    """What gives the mIoU of frozen networks on the manifest's labels in val cores, if there are.
 
     Processes share the chunks out; pixels are counted, so that the sum of their counts is what one
     process would have counted.
@@ -43,7 +43,7 @@ def validator(context: RunContext, device: torch.device, ranks: Ranks = ALONE) -
         matrix = count_val(context, scenes, predictor, ranks)
         return accuracy_from_confusion(matrix, names).miou if matrix.any() else None
 
-    return validate if scenes else _no_validation
+    return validate if scenes else None
 
 
 def count_val(
@@ -81,10 +81,6 @@ def _has_val(context: RunContext, scene_id: str) -> bool:
             if (known & (scene.splits(window) == Split.VAL)).any():
                 return True
     return False
-
-
-def _no_validation(_: InferenceNetworks) -> float | None:
-    return None
 
 
 def _count_val(

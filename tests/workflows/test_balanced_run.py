@@ -4,11 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_run import geohsal
+import torch
+import yaml
+from tiny_run import TINY_SETTINGS, geohsal
 
 from geohsal.io.atomic import read_json
 from geohsal.io.run import open_run
 from geohsal.training.model_io import load_model
+from geohsal.workflows.context import open_context
+from geohsal.workflows.landscape import write_landscape
+from geohsal.workflows.validation import validator
 
 
 def test_a_balanced_round_shifts_before_any_answer_and_after(
@@ -36,3 +41,24 @@ def test_a_balanced_round_shifts_before_any_answer_and_after(
             made = json.loads(geohsal("query", folder, "--budget", "6regions", "--json").stdout)
             geohsal("answer", folder, made["files"][0], "-o", asked)
             geohsal("ingest", folder, asked)
+
+
+def test_validation_sees_the_model_that_is_saved(tmp_path: Path) -> None:
+    manifest, folder = write_landscape(tmp_path, shape=(192, 224)), tmp_path / "run"
+    content = yaml.safe_load(manifest.read_text("utf-8"))
+    for scene in content["scenes"]:
+        if scene["id"] == "west_2":
+            scene |= {"split": "val", "labels": scene["truth"]}
+    manifest.write_text(yaml.safe_dump(content), "utf-8")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(TINY_SETTINGS, "utf-8")
+    few = ("--set", "train.checkpoints=1", "--set", "prior.strength=1.0")  # no look but the first
+    geohsal("tile", manifest, "-o", folder, "-c", settings, "--method", "balanced", *few)
+    geohsal("train", folder)
+    run, device = open_run(folder), torch.device("cpu")
+    saved = load_model(run.round(0).model_dir).networks.eval()
+    validate = validator(open_context(folder), device)
+    assert validate is not None
+    assert read_json(run.round(0).metrics)["val_miou"] == pytest.approx(validate(saved), abs=1e-6)
+    saved.prior_shift.zero_()
+    assert validate(saved) != pytest.approx(read_json(run.round(0).metrics)["val_miou"], abs=1e-6)
