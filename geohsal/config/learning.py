@@ -63,6 +63,11 @@ class TrainConfig:
         description="share of labelled regions withheld from the supervised loss, another fold "
         "each round: error targets and thresholds come from them",
     )
+    heldout_fewest: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="where that share of the labelled regions is less than this many, none are "
+        "withheld: so few prove nothing, and learning needs them more",
+    )
     restart: bool = Field(
         default=False, description="start a round from the initial weights, not from the last round"
     )
@@ -168,6 +173,12 @@ class SslConfig:
         default=0.0,
         description="weight of a contrastive loss on labelled and trusted pixels, read through a "
         "projection head that starts anew each round; 0: no such head",
+    )
+    probe_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="weight of soft labels from a linear classifier on fixed features (bands, "
+        "their windows, the first feature maps of model.weights), fitted anew each round to its "
+        "labels; 0: no such classifier",
     )
     collapse_disagreement: Share = Field(
         default=0.01, description="friend-teacher disagreement below which the collapse guard warns"

@@ -88,7 +88,8 @@ class UnlabelledView:
     `image` is (batch, band, height, width), all others (batch, height, width): `target` the
     refined teacher label, `weight` its weight, `friend_target`/`friend_weight` and
     `student_target`/`student_weight` the peers' labels, `state` the pixel states, `counted` the
-    valid unlabelled pixels that the losses divide by.
+    valid unlabelled pixels that the losses divide by, `probe` the linear probe's
+    probabilities (batch, class, height, width) where there is one.
     """
 
     image: Tensor
@@ -101,6 +102,7 @@ class UnlabelledView:
     state: Tensor
     counted: Tensor
     valid: Tensor
+    probe: Tensor | None = None
 
 
 class StrongViews:
@@ -190,13 +192,13 @@ def classmix(view: UnlabelledView, *, probability: float, class_pixels: Tensor) 
 
 def _paste(view: UnlabelledView, where: Tensor) -> UnlabelledView:
     """The view with all of the next crop's maps where `where` (batch, height, width) is True."""
+    maps = {name: getattr(view, name) for name in UnlabelledView.__dataclass_fields__}
     return UnlabelledView(
         **{
             name: torch.where(
                 where[:, None] if value.dim() == 4 else where, value.roll(1, 0), value
             )
-            for name, value in (
-                (name, getattr(view, name)) for name in UnlabelledView.__dataclass_fields__
-            )
+            for name, value in maps.items()
+            if value is not None
         }
     )

@@ -141,14 +141,20 @@ def stable_hash(text: str) -> int:
 
 
 def withheld_keys(
-    regions: Sequence[LabelledRegion], *, share: float, round_index: int, seed: int
+    regions: Sequence[LabelledRegion],
+    *,
+    share: float,
+    round_index: int,
+    seed: int,
+    fewest: int = 0,
 ) -> frozenset[str]:
     """Regions withheld from the supervised loss in a round: another fold each round.
 
     Folds are drawn within each main class by a hash of the region, so a region keeps its fold
-    when labels are added. A class is never withheld whole.
+    when labels are added. A class is never withheld whole. Nothing is withheld where `share` of the
+    regions is less than `fewest` of them: the same in each round, unlike the size of a fold.
     """
-    if share <= 0:
+    if share <= 0 or share * len(regions) < fewest:
         return frozenset()
     folds = max(2, round(1 / share))
     chosen: set[str] = set()

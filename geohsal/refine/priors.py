@@ -10,7 +10,7 @@ random questions are they unbiased.
 
 Even shares aim at another map: one that is right as often in every class, as mIoU counts. The same
 shift then takes the taught shares out of the logits (logit adjustment: Menon et al. 2021,
-arXiv 2007.07314, equation 9 with tau = strength).
+arXiv 2007.07314, applied post hoc, tau = strength).
 """
 
 from collections.abc import Sequence

@@ -22,9 +22,10 @@ from geohsal.training.inference import Predictor
 from geohsal.training.judgement import RefineState, fit_refine_state
 from geohsal.training.meeting import Stop
 from geohsal.training.model_io import window_grid
-from geohsal.training.module import RoundPlan, TsfModule, Validate
+from geohsal.training.module import Refresh, RoundPlan, TsfModule, Validate
 from geohsal.training.norms import synchronised
 from geohsal.training.pool_priors import PriorTracker
+from geohsal.training.probe import Tutor, fit_probe, pretrained_encoder
 from geohsal.training.ranks import ALONE, Ranks
 from geohsal.training.trainer import make_trainer, quiet_lightning
 
@@ -97,7 +98,7 @@ class RoundFit:
             RunError: the checkpoint belongs to another request, or cannot be read.
             PreemptedError: some process was told to stop; the checkpoint holds all steps so far.
         """
-        tracker = self._tracker()
+        tracker, tutor = self._tracker(), self._tutor()
         boundary = StepBoundary(
             ranks=self.ranks,
             checkpoint=checkpoint,
@@ -112,9 +113,10 @@ class RoundFit:
             plan=self.plan,
             class_names=self.data.class_names,
             class_pixels=self.data.class_pixels(),
-            refresh=lambda frozen: self._state(tracker, tracker.update(frozen, self._look(frozen))),
+            refresh=self._refresh(tracker, tutor),
             validate=self._validation(tracker, validate),
             told=boundary.told,
+            tutor=tutor,
             request=request,
             ranks=self.ranks,
         )
@@ -177,6 +179,25 @@ class RoundFit:
             best_val_miou=None if module.best_teacher is None else module.best_score,
         )
 
+    def _tutor(self) -> Tutor | None:
+        """The linear probe where the settings ask for one; the same one in every process."""
+        ssl = self.config.ssl
+        if ssl.probe_weight == 0 or not ssl.active(self.plan.round_index):
+            return None
+        return fit_probe(
+            self.data.regions,
+            withheld=self.data.withheld,
+            open_source=self.data.opener,
+            scale=self.data.scale,
+            encoder=pretrained_encoder(
+                self.config.model, bands=len(self.data.scale.mean), device=self.device
+            ),
+            num_classes=self.data.num_classes,
+            seed=self.config.seed,
+            device=self.device,
+            ranks=self.ranks,
+        )
+
     def _validation(self, tracker: PriorTracker, validate: Validate | None) -> Validate:
         """Validation under the shift that a model saved here would get; training keeps its own."""
 
@@ -184,9 +205,11 @@ class RoundFit:
             if validate is None:
                 return None
             present = frozen.prior_shift.clone()
-            if self.config.prior.source != "none":
-                tracker.update(frozen, self._look(frozen))
             try:
+                if tracker.can_shift(len(present)):
+                    tracker.update(frozen, self._look(frozen))
+                else:
+                    frozen.prior_shift.zero_()  # without a look at all labelled regions
                 return validate(frozen)
             finally:
                 frozen.prior_shift.copy_(present)
@@ -199,6 +222,17 @@ class RoundFit:
         return Predictor(
             frozen, scale=self.data.scale, grid=window_grid(self.config), device=self.device
         )
+
+    def _refresh(self, tracker: PriorTracker, tutor: Tutor | None) -> Refresh:
+        """Statistics and thresholds of frozen networks; the probe is weighed up on the way."""
+
+        def refresh(frozen: InferenceNetworks) -> RefineState:
+            pixels = tracker.update(frozen, self._look(frozen))
+            if tutor is not None:
+                tutor.see(pixels)
+            return self._state(tracker, pixels)
+
+        return refresh
 
     def _look(self, frozen: InferenceNetworks) -> LabelledPixels:
         return collect_pixels(

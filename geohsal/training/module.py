@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -29,6 +29,7 @@ from geohsal.training.losses import (
 from geohsal.training.norms import average, running_statistics
 from geohsal.training.optimiser import make_optimiser
 from geohsal.training.part import PartSums
+from geohsal.training.probe import Tutor, probe_loss
 from geohsal.training.pseudo_labels import Streams, judged_view, labelling_networks, streams_of
 from geohsal.training.ranks import ALONE, Ranks
 from geohsal.training.shares import Counts, count_pixels
@@ -64,6 +65,7 @@ class TsfModule(L.LightningModule):
         refresh: statistics and thresholds of frozen networks.
         validate: mIoU of frozen networks on val labels, or None.
         told: whether any process was told to stop; asked before and after a part's refresh.
+        tutor: the linear probe, switched by `refresh`; None: the round has none.
         request: identifies settings and labels in checkpoints.
         ranks: the processes that train together.
 
@@ -83,6 +85,7 @@ class TsfModule(L.LightningModule):
         refresh: Refresh,
         validate: Validate,
         told: Told,
+        tutor: Tutor | None = None,
         request: str = "",
         ranks: Ranks = ALONE,
     ) -> None:
@@ -103,6 +106,7 @@ class TsfModule(L.LightningModule):
         self._refresh = refresh
         self._validate = validate
         self._told = told
+        self._tutor = tutor
         self._refine_state: RefineState | None = None
         self._weak = WeakViews(config.augment)
         self._strong = StrongViews(
@@ -136,7 +140,9 @@ class TsfModule(L.LightningModule):
             labelled["image"], {key: labelled[key] for key in ("mask", "withheld", "valid")}
         )
         weight = self._unsupervised_weight()
-        streams = self._streams(unlabelled) if weight > 0 else None
+        streams = None
+        if weight > 0 or self._tutored:
+            streams = self._streams(unlabelled, believed=weight > 0)
         counts = count_pixels(
             self._ranks, labels=maps["mask"], withheld=maps["withheld"], streams=streams
         )
@@ -154,14 +160,20 @@ class TsfModule(L.LightningModule):
         if friend is not None:
             losses["friend"] = self._supervised(friend.logits[:count], maps["mask"], counts)
             total = total + losses["friend"]
-        if streams is not None:
-            friend_logits = None if friend is None else friend.logits[count:]
+        friend_logits = None if friend is None else friend.logits[count:]
+        if streams is not None and weight > 0:
             losses["unsupervised"] = self._consistency(
                 student.logits[count:], friend_logits, streams, counts
             )
             total = total + weight * losses["unsupervised"]
+        if streams is not None and streams.first.probe is not None:
+            losses["probe"] = self._distillation(
+                student.logits[count:], friend_logits, streams, counts
+            )
+            total = total + self.config.ssl.probe_weight * losses["probe"]
         if self.networks.projection is not None and self._learns_unlabelled:
-            losses["contrast"] = self._contrast(student.features, maps["mask"], streams)
+            trusted = streams if weight > 0 else None
+            losses["contrast"] = self._contrast(student.features, maps["mask"], trusted)
             total = total + self.config.ssl.contrast_weight * losses["contrast"]
         if self.config.emd.enabled and bool((maps["withheld"] != IGNORE_INDEX).any()):
             loss = self._error_mask(image, maps["withheld"])
@@ -173,6 +185,11 @@ class TsfModule(L.LightningModule):
     def _supervised(self, logits: Tensor, labels: Tensor, counts: Counts) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         return supervised_loss(logits, labels, weights, count=counts.labelled)
+
+    @property
+    def _tutored(self) -> bool:
+        """Whether the linear probe's soft labels are learned at present."""
+        return self._tutor is not None and self._tutor.on and self._learns_unlabelled
 
     def _unsupervised_weight(self) -> float:
         ssl, anew = self.config.ssl, self.plan.round_index == 0
@@ -189,21 +206,41 @@ class TsfModule(L.LightningModule):
         )
 
     @torch.no_grad()
-    def _streams(self, unlabelled: dict[str, Any]) -> Streams:
-        """The weak view, judged; then what the student is shown of it."""
-        image, maps = self._weak(
-            unlabelled["image"], {key: unlabelled[key] for key in ("mask", "valid", "train")}
-        )
+    def _streams(self, unlabelled: dict[str, Any], *, believed: bool) -> Streams:
+        """The weak view, judged; then what the student is shown of it.
+
+        The guard looks on only where the labels are `believed`, that is learned from.
+        """
+        image, maps, probe = self._weak_view(unlabelled)
         state = self._refine_state
         assert state is not None, "judged before the first refresh"
         view, judged = judged_view(self.networks, image, maps, state=state, config=self.config)
-        self.guard.see(
-            teacher=judged.teacher[view.counted],
-            target=judged.labels[view.counted & (view.weight > 0)],
-            disagree=judged.disagree[view.counted],
-            has_friend=self.networks.friend is not None,
-        )
+        if believed:
+            self.guard.see(
+                teacher=judged.teacher[view.counted],
+                target=judged.labels[view.counted & (view.weight > 0)],
+                disagree=judged.disagree[view.counted],
+                has_friend=self.networks.friend is not None,
+            )
+        view = replace(view, probe=probe)
         return streams_of(view, self._strong, consistency=self.config.ssl.consistency)
+
+    def _weak_view(
+        self, unlabelled: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Image and maps, and what the probe says of them at the scale that it was fitted at.
+
+        Its probabilities move with the image. Where nothing was they are 0, at the border of that
+        they sum up to less than 1: such pixels weigh less.
+        """
+        image = unlabelled["image"]
+        given = {key: unlabelled[key] for key in ("mask", "valid", "train")}
+        if self._tutor is None or not self._tutor.on:
+            return *self._weak(image, given), None
+        said = self._tutor.probe(image, unlabelled["valid"])
+        moved, maps = self._weak(torch.cat([image, said.to(image.dtype)], dim=1), given)
+        bands = image.shape[1]
+        return moved[:, :bands].contiguous(), maps, moved[:, bands:].contiguous()
 
     def _consistency(
         self, student: Tensor, friend: Tensor | None, streams: Streams, counts: Counts
@@ -226,6 +263,17 @@ class TsfModule(L.LightningModule):
         loss = loss + learn(friend, view.target, view.weight)
         loss = loss + peer * learn(logits[0], view.friend_target, view.friend_weight)
         return loss + peer * learn(friend, view.student_target, view.student_weight)
+
+    def _distillation(
+        self, student: Tensor, friend: Tensor | None, streams: Streams, counts: Counts
+    ) -> Tensor:
+        """Both learners on the first strong view against the probe's probabilities."""
+        view, count = streams.first, counts.views[0]
+        assert view.probe is not None, "a view without the probe's probabilities"
+        loss = probe_loss(student[: len(view.image)], view.probe, view.counted, count=count)
+        if friend is None:
+            return loss
+        return loss + probe_loss(friend, view.probe, view.counted, count=count)
 
     def _contrast(self, features: Tensor, labels: Tensor, streams: Streams | None) -> Tensor:
         """Pixel contrast on human labels, and on what is believed of the first strong view."""
@@ -330,6 +378,7 @@ class TsfModule(L.LightningModule):
             "step": self.step,
             "world": self._ranks.world,
             "refine_state": None if self._refine_state is None else self._refine_state.to_state(),
+            "tutored": self._tutored,
             "best_score": self.best_score,
             "best_teacher": self.best_teacher,
             "history": self.history,
@@ -346,6 +395,8 @@ class TsfModule(L.LightningModule):
         self.step = saved["step"]
         if saved["refine_state"] is not None:
             self._refine_state = RefineState.from_state(saved["refine_state"])
+        if self._tutor is not None:
+            self._tutor.on = saved["tutored"]
         self.best_score = saved["best_score"]
         self.best_teacher = saved["best_teacher"]
         self.history = saved["history"]

@@ -67,6 +67,12 @@ class PriorTracker:
             confidence=seen.max(axis=1),
         )
 
+    def can_shift(self, classes: int) -> bool:
+        """Whether `update` may set another shift than 0; looks at no pixel."""
+        if self.config.source == "em":
+            return True
+        return known_priors(self.config, self.rounds, classes=classes).share is not None
+
     def _estimate(
         self, networks: InferenceNetworks, taught: NDArray[np.float64], present: NDArray[np.float64]
     ) -> PoolPriors:

@@ -22,6 +22,7 @@ What else learns, or how:
 | ssl.friend=head, peer, arch | learns as the student does (one view); each labels for the other |
 | ssl.class_mix | a strong view takes a box, classes or nothing of another crop |
 | ssl.contrast_weight>0 | features of pixels labelled, or believed on the first strong view |
+| ssl.probe_weight>0 | student and friend also learn the linear probe's soft labels of that view |
 
 Thresholds, statistics and the error decoder's calibration are those of the network that labels.
 The saved model is the EMA teacher in every case, with thresholds of its own: where error mask and

@@ -69,6 +69,7 @@ def labelled_regions(
         share=context.config.train.heldout_share,
         round_index=round_index,
         seed=context.config.seed,
+        fewest=context.config.train.heldout_fewest,
     )
     return regions, withheld
 

@@ -72,12 +72,15 @@ def test_cutmix_moves_every_map() -> None:
         state=marks,
         counted=marks > 1,
         valid=marks > 1,
+        probe=marks[:, None].float().expand(batch, 3, size, size).contiguous(),
     )
     torch.manual_seed(1)
     mixed = cutmix(view, probability=1.0)
     source = mixed.target
     assert (source != marks).any()
     assert torch.equal(mixed.image[:, 0].long(), source)
+    assert mixed.probe is not None
+    assert (mixed.probe.long() == source[:, None]).all()
     for name in (
         "weight",
         "friend_target",

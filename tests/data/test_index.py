@@ -64,6 +64,18 @@ def test_folds_rotate_cover_everything_and_leave_every_class_something() -> None
     assert withheld_keys(regions, share=0.0, round_index=0, seed=0) == frozenset()
 
 
+def test_too_few_to_prove_anything_are_not_withheld() -> None:
+    regions = [region("a", n, n % 3) for n in range(1, 31)]
+    for round_index in range(5):
+        fold = withheld_keys(regions, share=0.2, round_index=round_index, seed=0)
+        assert fold
+        for fewest, expected in ((6, fold), (7, frozenset())):
+            found = withheld_keys(
+                regions, share=0.2, round_index=round_index, seed=0, fewest=fewest
+            )
+            assert found == expected
+
+
 def test_half_of_the_withheld_regions_teach_the_error_mask() -> None:
     withheld = frozenset(f"a#{n}" for n in range(9))
     learn = error_keys(withheld, seed=0)

@@ -33,6 +33,7 @@ SETTINGS = (
     "ssl.confidence_fallback=0.2",
     "ssl.ramp_share=0",
     "ssl.contrast_weight=0.1",
+    "ssl.probe_weight=0.5",
     "prior.source=em",
 )
 FILES = ("model.safetensors", "statistics.safetensors")

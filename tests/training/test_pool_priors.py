@@ -48,6 +48,14 @@ def test_no_answers_no_shift() -> None:
     assert tracker.log_share() is None
 
 
+@pytest.mark.parametrize(
+    ("source", "can"), [("none", False), ("answers", False), ("uniform", True), ("em", True)]
+)
+def test_whether_a_shift_is_possible_is_known_without_a_look(source: str, can: bool) -> None:
+    config = config_from_dict({"prior": {"source": source}}, where="test").prior
+    assert PriorTracker(config=config, rounds=[], look_at_pool=never).can_shift(CLASSES) is can
+
+
 def test_even_shares_need_no_answers_and_no_look_at_the_pool() -> None:
     own = networks()
     config = PriorConfig(source="uniform", strength=1.0)

@@ -18,6 +18,7 @@ from geohsal.training.crops import RoundData
 from geohsal.training.judgement import RefineState, fit_refine_state
 from geohsal.training.losses import weighted_pseudo_loss
 from geohsal.training.module import RoundPlan, TsfModule
+from geohsal.training.probe import Discriminants, LinearProbe, Tutor, probe_loss
 from geohsal.training.pseudo_labels import judged_view, labelling_networks, streams_of
 from geohsal.training.shares import Counts
 
@@ -100,7 +101,13 @@ def refresh_with(config: Config) -> Any:
     return refresh
 
 
-def module_of(config: Config, networks: TeacherStudentFriend, *, round_index: int = 0) -> TsfModule:
+def module_of(
+    config: Config,
+    networks: TeacherStudentFriend,
+    *,
+    round_index: int = 0,
+    tutor: Tutor | None = None,
+) -> TsfModule:
     module = TsfModule(
         networks,
         config=config,
@@ -110,6 +117,7 @@ def module_of(config: Config, networks: TeacherStudentFriend, *, round_index: in
         refresh=refresh_with(config),
         validate=lambda _: None,
         told=lambda: False,
+        tutor=tutor,
     )
     module.train()
     module.begin_part()
@@ -171,6 +179,75 @@ def test_every_combination_trains(ssl: dict[str, Any], sections: dict[str, Any])
     wanted = {"student"} | ({"emd"} if config.emd.enabled else set())
     wanted |= {"friend"} if networks.friend is not None else set()
     assert learned == wanted | ({"projection"} if config.ssl.contrast_weight else set())
+
+
+def some_tutor() -> Tutor:
+    """Sure of class 1 wherever the first band is above 0, of class 2 elsewhere."""
+    size = BANDS * 5
+    weight = np.zeros((CLASSES, size))
+    weight[1, 0], weight[2, 0] = 50.0, -50.0
+    made = Discriminants(
+        mean=np.zeros(size), spread=np.ones(size), weight=weight, bias=np.zeros(CLASSES)
+    )
+    return Tutor(LinearProbe(None, made, temperature=1.0), right={})
+
+
+@pytest.mark.parametrize("friend", ["none", "head", "peer"])
+def test_both_learners_are_tutored_from_the_first_step(friend: str) -> None:
+    config = settings({"friend": friend, "warm_share": 1.0, "probe_weight": 2.0})
+    module = module_of(config, networks_of(config), tutor=some_tutor())
+    module.training_step(batch(), 0)
+    losses = {name: float(value) for name, value in module.part.losses.items()}
+    assert "unsupervised" not in losses
+    others = losses["supervised"] + losses.get("friend", 0.0)
+    others += config.emd.weight * losses["error_mask"]
+    assert losses["loss"] == pytest.approx(others + 2.0 * losses["probe"], rel=1e-4)
+    assert module.guard.counts()["pixels"] == 0  # nothing was believed yet
+    with torch.no_grad():
+        streams = module._streams(batch()["unlabelled"], believed=False)
+    view = streams.first
+    assert view.probe is not None
+    counts = Counts(labelled=None, views=(None,), error_scale=1.0)
+    student, other = torch.randn(2, BATCH, CLASSES, SIDE, SIDE)
+    alone = probe_loss(student, view.probe, view.counted)
+    both = alone + probe_loss(other, view.probe, view.counted)
+    assert torch.isclose(module._distillation(student, None, streams, counts), alone)
+    assert torch.isclose(module._distillation(student, other, streams, counts), both)
+
+
+def test_the_probe_is_asked_at_its_own_scale_and_moves_with_the_image() -> None:
+    config = settings({"probe_weight": 1.0})
+    module = module_of(config, networks_of(config), tutor=some_tutor())
+    given = batch()["unlabelled"]
+    torch.manual_seed(4)
+    image, maps, said = module._weak_view(given)
+    torch.manual_seed(4)
+    plain, plain_maps = module._weak(
+        given["image"], {key: given[key] for key in ("mask", "valid", "train")}
+    )
+    assert torch.allclose(image, plain)
+    assert all(torch.equal(maps[key], plain_maps[key]) for key in maps)
+    assert said is not None
+    assert said.shape == (BATCH, CLASSES, SIDE, SIDE)
+    clear = (image[:, 0].abs() > 0.5) & maps["valid"]  # interpolation keeps the sign there
+    right = (said[:, 1] > said[:, 2]) == (image[:, 0] > 0)
+    assert right[clear].float().mean() > 0.9
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_whether_it_is_tutored_travels_in_checkpoints(on: bool) -> None:
+    config = settings({"probe_weight": 1.0})
+    module = module_of(config, networks_of(config), tutor=some_tutor())
+    assert module._tutor is not None
+    module._tutor.on = on
+    saved: dict[str, Any] = {"loops": {}}
+    module.on_save_checkpoint(saved)
+    again = module_of(config, networks_of(config), tutor=some_tutor())
+    again.on_load_checkpoint(saved)
+    assert again._tutor is not None
+    assert again._tutor.on is on
+    again.training_step(batch(), 0)
+    assert ("probe" in again.part.losses) is on
 
 
 def test_a_plain_mean_teacher_uses_every_confident_pixel() -> None:

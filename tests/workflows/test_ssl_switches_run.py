@@ -94,3 +94,18 @@ def test_unimatch_survives_a_kill(tiny_landscape: Path, tmp_path: Path) -> None:
     run = tiled(tiny_landscape, tmp_path / "run", "ssl.consistency=unimatch", "ssl.friend=head")
     same_after_a_kill(run, tmp_path / "killed", round_index=0)
     assert history(run.round(0))[-1]["unsupervised"] > 0
+
+
+def test_the_linear_probe_is_the_same_after_a_kill_and_teaches_from_the_first_step(
+    tiny_landscape: Path, tmp_path: Path
+) -> None:
+    options = ("ssl.probe_weight=0.5", "ssl.warm_share=0.5")
+    run = tiled(tiny_landscape, tmp_path / "run", *options)
+    same_after_a_kill(run, tmp_path / "killed", round_index=0)
+    first, *_, last = history(run.round(0))
+    assert first["probe"] > last["probe"] > 0
+    assert "unsupervised" not in first
+    assert last["unsupervised"] > 0
+    calm = tiled(tiny_landscape, tmp_path / "calm", "ssl.probe_weight=0", *options[1:])
+    train(calm.path)
+    assert not any("probe" in row for row in history(calm.round(0)))
